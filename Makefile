@@ -1,0 +1,53 @@
+# What a developer does with featurehub; `make` alone lists it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := .venv/.requirements.stamp
+DEV := .venv/.requirements-dev.stamp
+CODE := engine catalog ingestion serving featurehub tests benchmarks manage.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run test soak check format bench clean
+# A recipe that fails leaves no half-made target behind.
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(RUN) ## the whole hub on this machine, from nothing: database, Redis, demo data, web, worker, beat
+	@exec $(BIN)/python -m featurehub.embedded
+
+test: $(DEV) ## every test
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+soak: $(DEV) ## the long tests: kills, load, fuzz, ten million rows
+	@exec $(BIN)/python -m pytest -m soak --timeout 7200 $(ARGS)
+
+check: $(DEV) ## format, lint, types, migrations up to date
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+format: $(DEV) ## write the code as `make check` wants it
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(DEV) ## the benchmarks, beside the limit and Feast
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove what tools cached; .venv and .featurehub stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles
+	find engine catalog ingestion serving featurehub tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "featurehub needs Python 3.11 or newer; say which: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+
+$(RUN): requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUN)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,72 @@
+"""The page between an action and its effect: what would happen, to what, and who is hit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django import forms
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db import models
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from unfold.admin import ModelAdmin
+
+CONFIRMED = "confirmed"
+
+
+class Nothing(forms.Form):
+    """The form of an action that asks nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """One thing that an action would change, its state now, and who reads it."""
+
+    thing: models.Model
+    state: str
+    readers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a confirmation page says; `refused_if_read` warns where something has readers."""
+
+    title: str
+    consequence: str
+    button: str
+    variant: str
+    refused_if_read: bool = False
+
+
+def is_confirmed(request: HttpRequest) -> bool:
+    return request.method == "POST" and CONFIRMED in request.POST
+
+
+def ask(
+    admin: ModelAdmin,
+    request: HttpRequest,
+    question: Question,
+    *,
+    concerned: Iterable[Concerned],
+    form: forms.Form,
+    back: str,
+) -> TemplateResponse:
+    """The confirmation page; it posts to the same address, with what the list's action had posted."""
+    concerned = list(concerned)
+    context = {
+        **admin.admin_site.each_context(request),
+        "title": question.title,
+        "opts": admin.opts,
+        "question": question,
+        "concerned": concerned,
+        "would_be_refused": question.refused_if_read and any(one.readers for one in concerned),
+        "form": form,
+        "media": admin.media + form.media,
+        "back": back,
+        "action": request.POST.get("action", ""),
+        "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        "confirmed": CONFIRMED,
+    }
+    request.current_app = admin.admin_site.name  # type: ignore[attr-defined]
+    return TemplateResponse(request, "admin/catalog/confirm.html", context)

@@ -1,0 +1,45 @@
+"""How a state is shown: its word with an icon, never its colour alone."""
+
+from __future__ import annotations
+
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from catalog.models import RunState, Status
+
+#: Unfold's colour of each state.
+COLOURS: dict[str, str] = {
+    Status.DRAFT: "info",
+    Status.ACTIVE: "success",
+    Status.DEPRECATED: "warning",
+    Status.ARCHIVED: "danger",
+    RunState.QUEUED: "info",
+    RunState.RUNNING: "primary",
+    RunState.SUCCEEDED: "success",
+    RunState.FAILED: "danger",
+    "valid": "success",
+    "revoked": "danger",
+}
+#: Names in the icon font that the theme brings.
+ICONS: dict[str, str] = {
+    Status.DRAFT: "edit",
+    Status.ACTIVE: "check_circle",
+    Status.DEPRECATED: "warning",
+    Status.ARCHIVED: "inventory_2",
+    RunState.QUEUED: "schedule",
+    RunState.RUNNING: "sync",
+    RunState.SUCCEEDED: "check_circle",
+    RunState.FAILED: "error",
+    "valid": "check_circle",
+    "revoked": "block",
+}
+
+
+def labelled(state: str) -> tuple[str, SafeString]:
+    """What a method under `@display(label=COLOURS)` returns to show `state`."""
+    return str(state), with_icon(state)
+
+
+def with_icon(state: str) -> SafeString:
+    icon = '<span class="material-symbols-outlined text-sm mr-1 align-[-3px]" aria-hidden="true">{}</span>{}'
+    return format_html(icon, ICONS[state], str(state))

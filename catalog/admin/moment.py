@@ -1,0 +1,66 @@
+"""How moments and durations are written on the pages and read from them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.utils.dateparse import parse_duration
+from django.utils.duration import duration_string
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_WRITTEN = re.compile(r"(\d{1,9})\s*([dhms])")
+
+
+def moment_text(moment: datetime | None) -> str:
+    """A UTC moment to the minute, with its zone; a dash for none."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "—"
+
+
+def duration_text(duration: timedelta | None) -> str:
+    """A duration in the largest unit that holds it exactly, as definitions files write it.
+
+    >>> duration_text(timedelta(days=90)), duration_text(timedelta(minutes=90)), duration_text(None)
+    ('90d', '90m', '')
+    """
+    if duration is None:
+        return ""
+    seconds, rest = divmod(duration, timedelta(seconds=1))
+    if rest:
+        return duration_string(duration)
+    return next(f"{seconds // size}{unit}" for unit, size in _SECONDS.items() if seconds % size == 0)
+
+
+def parse_duration_text(text: str) -> timedelta | None:
+    """The duration that `text` writes as `<n>d|h|m|s` or as Django does; None when it is neither.
+
+    >>> parse_duration_text("36h") == timedelta(days=1.5), parse_duration_text("soon")
+    (True, None)
+    """
+    if match := _WRITTEN.fullmatch(text.strip()):
+        try:
+            return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+        except OverflowError:
+            return None
+    return parse_duration(text) if ":" in text else None
+
+
+class DurationTextField(forms.DurationField):
+    """A duration that people write as `90d`."""
+
+    widget = UnfoldAdminTextInputWidget
+    default_error_messages = {"invalid": "Write a duration as <number>d, h, m or s: 90d, 12h, 30m, 45s."}
+
+    def prepare_value(self, value: Any) -> Any:
+        return duration_text(value) if isinstance(value, timedelta) else value
+
+    def to_python(self, value: Any) -> timedelta | None:
+        if value in self.empty_values or isinstance(value, timedelta):
+            return value or None
+        duration = parse_duration_text(str(value))
+        if duration is None:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid")
+        return duration

@@ -1,0 +1,153 @@
+"""The catalog over HTTP: health, groups, features and their metadata."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from django.db import DatabaseError, connection
+from django.db.models import Count, QuerySet
+from django.http import HttpResponse
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from catalog import stores
+from catalog.access import READ
+from catalog.models import Feature, FeatureGroup
+from engine.errors import NotFound, Problem, Unavailable, near_names
+
+log = logging.getLogger(__name__)
+
+
+def json_response(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    """A JSON answer: int64 as JSON integers, datetimes as RFC 3339 with `Z`."""
+    body = orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY)
+    return HttpResponse(body, status=status, content_type="application/json", headers=headers or {})
+
+
+class HealthView(APIView):
+    """Whether the stores answer; needs no key and tells nothing else."""
+
+    authentication_classes: list[Any] = []
+    permission_classes: list[Any] = []
+
+    def get(self, request: Request) -> HttpResponse:
+        down = what_is_down()
+        health: dict[str, object] = {
+            "status": "degraded" if down else "healthy",
+            "service": "featurehub",
+            "timestamp": timezone.now(),
+        }
+        return json_response(health | ({"down": down} if down else {}), status=503 if down else 200)
+
+
+def what_is_down() -> list[str]:
+    """The stores that do not answer now: `database`, `online_store`."""
+    down = []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        log.error("the database does not answer: %s", error)
+        down.append("database")
+    try:
+        stores.online().ping()
+    except Unavailable as error:
+        log.error("%s", error.detail)
+        down.append("online_store")
+    return down
+
+
+class GroupsView(APIView):
+    scopes = {"GET": READ}
+
+    def get(self, request: Request) -> HttpResponse:
+        groups = FeatureGroup.objects.select_related("entity").annotate(num_features=Count("features"))
+        return json_response({"groups": [_group(group) for group in groups]})
+
+
+def _group(group: Any) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "entity": group.entity.name,
+        "description": group.description,
+        "num_features": group.num_features,
+        "created_at": group.created_at,
+    }
+
+
+class FeaturesView(APIView):
+    scopes = {"GET": READ}
+
+    def get(self, request: Request) -> HttpResponse:
+        return json_response({"features": [feature_summary(feature) for feature in _features()]})
+
+
+def _features() -> QuerySet[Feature]:
+    related = ("group__entity", "owner", "group__owner", "replaced_by__group")
+    return Feature.objects.select_related(*related).prefetch_related("tags")
+
+
+def feature_summary(feature: Feature) -> dict[str, Any]:
+    """A feature as `/features` lists it; its owner is its group's where it has none of its own."""
+    owner = feature.owner or feature.group.owner
+    return {
+        "name": feature.name,
+        "group": feature.group.name,
+        "description": feature.description,
+        "type": feature.type,
+        "dtype": feature.dtype,
+        "entity": feature.group.entity.name,
+        "status": feature.effective_status,
+        "owner": owner.name if owner else None,
+        "tags": [tag.name for tag in feature.tags.all()],
+        "version": feature.group.version,
+    }
+
+
+class FeatureMetadataView(APIView):
+    """One feature; the first part of the path is an entity or a group, the second a name or `group:name`."""
+
+    scopes = {"GET": READ}
+
+    def get(self, request: Request, entity: str, feature: str) -> HttpResponse:
+        return json_response(feature_metadata(find_feature(entity, feature)))
+
+
+def find_feature(entity: str, name: str) -> Feature:
+    """The feature of an entity (or of a group of that name); raises NotFound with near names, or naming the choices."""
+    candidates = _features().filter(group__entity__name=entity) or _features().filter(group__name=entity)
+    group, _, bare = name.rpartition(":")
+    found = [f for f in candidates if f.name == bare and group in ("", f.group.name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = tuple(str(feature) for feature in found)
+        raise NotFound(f"{name!r} stands in several groups of {entity}.", [Problem("", "choose one", choices)])
+    near = near_names(bare, [feature.name for feature in candidates])
+    raise NotFound(f"{entity!r} has no feature named {name!r}.", [Problem("", "unknown feature", near)])
+
+
+def feature_metadata(feature: Feature) -> dict[str, Any]:
+    """Everything that people read about a feature."""
+    return feature_summary(feature) | {
+        "created_at": feature.created_at,
+        "updated_at": feature.updated_at,
+        "transformation": transformation_metadata(feature),
+        "validation": feature.validation or None,
+        "replaced_by": str(feature.replaced_by) if feature.replaced_by else None,
+        "deprecated_at": feature.deprecated_at,
+        "deprecation_reason": feature.deprecation_reason or None,
+        "sunset_at": feature.sunset_at,
+    }
+
+
+def transformation_metadata(feature: Feature) -> dict[str, Any] | None:
+    """How a feature is computed, in the words of a definitions file."""
+    if feature.expression:
+        return {"expression": feature.expression}
+    if feature.function:
+        return {"function": feature.function, "arguments": feature.arguments, "rowwise": feature.rowwise}
+    return {"local": feature.local} if feature.local else None

@@ -1,0 +1,206 @@
+"""Writes a plan into the catalog: everything or nothing, and only what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import models as orm
+from django.db import transaction
+from django.utils import timezone
+
+from catalog import models
+from catalog.definitions import document
+from catalog.definitions.planning import Change, Plan, plan
+from catalog.definitions.schedules import set_schedule
+from catalog.definitions.world import World
+from catalog.lifecycle import Thing, change_status
+from catalog.models import CatalogState, Status
+from engine.errors import InvalidDefinition, Problem
+
+REASON = "apply"
+
+
+def apply(files: Sequence[str | Path], *, prune: bool = False, by: str = "") -> Plan:
+    """Make the catalog what the files say, in one transaction, and return what that changed.
+
+    What an absent key means is told by `plan`. Applying the same files again changes nothing: no history, no catalog
+    version. `prune` archives the features that a named group no longer has; without it they are a problem.
+    `by` is the username that the history names. Raises InvalidDefinition as `plan` does, and Conflict or StillRead
+    for a status change that the lifecycle refuses; nothing is applied then.
+    """
+    with transaction.atomic():
+        CatalogState.current()
+        CatalogState.objects.select_for_update().get(pk=1)  # applies that meet follow each other
+        found = plan(files)
+        missing = [change for change in found.changes if change.sign == "-"]
+        if missing and not prune:
+            raise _left_out(missing, found.world)
+        _Apply(found, by).run()
+    return found
+
+
+def _left_out(missing: list[Change], world: World) -> InvalidDefinition:
+    places = {group.name: group.place.of("features") for group in world.files.feature_groups}
+    detail = "is in the catalog and not in the files; write it, or apply with --prune to archive it"
+    problems = [Problem(places[change.name.partition(":")[0]], f"{change.name} {detail}") for change in missing]
+    return InvalidDefinition("The definitions leave out features of their groups; nothing was applied.", problems)
+
+
+class _Apply:
+    """One apply: first what exists, then what refers to it; statuses near the end, so that their checks see the rest."""
+
+    def __init__(self, found: Plan, by: str) -> None:
+        self.world = found.world
+        self.changes = {(change.kind, change.name): change for change in found.changes}
+        self.by = by
+        self.user = get_user_model()._default_manager.filter(username=by).first() if by else None
+
+    def run(self) -> None:
+        for kind, name, made in self.world.files.each():
+            if (kind, name) in self.changes:
+                self._write(name, made)
+        for group in self.world.files.feature_groups:
+            self._order(group.name)
+        self._statuses()
+        self._deprecations()
+
+    def _write(self, name: str, made: document.Definition) -> None:
+        match made:
+            case document.Owner():
+                self._owner(made)
+            case document.Entity():
+                self._entity(made)
+            case document.FeatureGroup():
+                self._group(made)
+            case document.Feature():
+                self._feature(name, made)
+            case document.FeatureService():
+                self._service(name, made)
+
+    def _changed(self, kind: str, name: str, key: str) -> bool:
+        change = self.changes[kind, name]
+        return change.sign == "+" or key in {field.field for field in change.fields}
+
+    def _save(self, row: Any, **values: Any) -> None:
+        """Save a row with its history; also without a difference of its own, when what belongs to it differs."""
+        for name, value in values.items():
+            setattr(row, name, value)
+        row._change_reason, row._history_user = REASON, self.user
+        row.save()
+
+    def _delete(self, rows: orm.QuerySet[Any]) -> None:
+        for row in rows:
+            row._change_reason, row._history_user = REASON, self.user
+            row.delete()
+
+    def _documented(self, row: Any, made: document.Documented, **values: Any) -> None:
+        owner = models.Owner.objects.get(name=made.owner) if made.owner else None
+        self._save(row, description=made.description, owner=owner, **values)
+        row.tags.set([models.Tag.objects.get_or_create(name=tag)[0] for tag in made.tags])
+
+    def _owner(self, made: document.Owner) -> None:
+        row = models.Owner.objects.filter(name=made.name).first() or models.Owner(name=made.name)
+        self._save(row, email=made.email or "")
+        users = get_user_model()
+        row.members.set(users._default_manager.filter(**{f"{users.USERNAME_FIELD}__in": made.members}))
+
+    def _entity(self, made: document.Entity) -> None:
+        row = models.Entity.objects.filter(name=made.name).first() or models.Entity(name=made.name)
+        self._documented(row, made)
+        if self._changed("entity", made.name, "join_keys"):
+            self._delete(row.join_keys.all())
+            for position, key in enumerate(made.join_keys):
+                self._save(models.JoinKey(entity=row), name=key.name, dtype=key.dtype, position=position)
+
+    def _group(self, made: document.FeatureGroup) -> None:
+        row = models.FeatureGroup.objects.filter(name=made.name).first()
+        row = row or models.FeatureGroup(name=made.name, status=made.status or made.default_status)
+        self._documented(
+            row,
+            made,
+            entity=models.Entity.objects.get(name=made.entity),
+            version=made.version,
+            ttl=made.ttl,
+            freshness=made.freshness,
+            event_timestamp=made.event_timestamp,
+            created_timestamp=made.created_timestamp or "",
+            **self._source(made),
+            **self._schedule(row, made),
+        )
+        if self._changed("feature group", made.name, "inputs"):
+            self._inputs(row, made.inputs)
+
+    def _source(self, made: document.FeatureGroup) -> dict[str, models.DataSource | None]:
+        if not self._changed("feature group", made.name, "source"):
+            return {}
+        if made.source is None:
+            return {"source": None}
+        row = models.DataSource.objects.filter(name=made.source_name).first()
+        row = row or models.DataSource(name=made.source_name)
+        self._save(row, kind=made.source.kind, path=made.source.path)
+        return {"source": row}
+
+    def _schedule(self, row: models.FeatureGroup, made: document.FeatureGroup) -> dict[str, Any]:
+        if not self._changed("feature group", made.name, "schedule"):
+            return {}
+        if made.schedule is None and row.schedule:
+            row.schedule.delete()
+        return {"schedule": set_schedule(row, made.schedule) if made.schedule else None}
+
+    def _inputs(self, group: models.FeatureGroup, inputs: Sequence[document.Input]) -> None:
+        self._delete(group.inputs.all())
+        for position, column in enumerate(inputs):
+            self._save(models.GroupInput(group=group), name=column.name, dtype=column.dtype, position=position)
+
+    def _feature(self, name: str, made: document.Feature) -> None:
+        row = _feature_row(name)
+        if row is None:
+            group = models.FeatureGroup.objects.get(name=name.partition(":")[0])
+            status = made.status or ""
+            deprecated_at = timezone.now() if status == Status.DEPRECATED else None
+            row = models.Feature(group=group, name=made.name, status=status, deprecated_at=deprecated_at)
+        how = made.transformation or document.Transformation.model_construct()
+        self._documented(
+            row,
+            made,
+            dtype=made.dtype,
+            type=made.settled_type,
+            expression=how.expression or "",
+            function=how.function or "",
+            arguments=list(how.arguments),
+            rowwise=how.rowwise,
+            local=how.local or "",
+            validation=made.validation.written(),
+        )
+
+    def _order(self, group: str) -> None:
+        """Number the features anew when their order differs; the numbers of an equal order stay as they are."""
+        rows = list(models.Feature.objects.filter(group__name=group).order_by("position", "pk"))
+        wanted = [feature.name for feature in self.world.groups[group].features]
+        if [row.name for row in rows] != wanted:
+            for row in rows:
+                if row.position != wanted.index(row.name):
+                    self._save(row, position=wanted.index(row.name))
+
+    def _service(self, name: str, made: document.FeatureService) -> None:
+        row = _service_row(name)
+        if row is None:
+            status = made.status or made.default_status
+            row = models.FeatureService(name=made.name, version=made.version, status=status)
+        self._documented(row, made)
+        if self._changed("feature service", name, "features"):
+            self._delete(row.chosen.all())
+            for position, chosen in enumerate(made.features):
+                self._save(models.ServiceFeature(service=row), feature=_feature_row(chosen), position=position)
+
+    def _statuses(self) -> None:
+        """Raise groups, then features, then services; archive in the opposite order, which frees what was read."""
+        asked = [self._asked(change) for change in self.changes.values()]
+        moves = [(row, made, status) for row, made, status in asked if row is not None]
+        order: tuple[type[Thing], ...] = (models.FeatureGroup, models.Feature, models.FeatureService)
+        moves.sort(key=lambda move: order.index(type(move[0])) if move[2] != Status.ARCHIVED else 9 - order.index(type(move[0])))
+        for row, made, status in moves:
+            self._move(row, made, status)

@@ -1,0 +1,83 @@
+"""What a status may become, what that needs, and who still reads a thing.
+
+Archiving something that is still read is refused, naming who reads it: a feature of a service that is not archived
+itself, or a group with such a feature. Deprecating records when, why, and what to use instead.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from catalog.models import Feature, FeatureGroup, FeatureService, Status
+from catalog.models.status import TRANSITIONS
+from engine.errors import Conflict, InvalidInput, StillRead
+
+Thing = Feature | FeatureGroup | FeatureService
+
+
+def change_status(
+    thing: Thing,
+    status: str,
+    *,
+    by: str = "",
+    reason: str = "",
+    replaced_by: Feature | None = None,
+    sunset: datetime | None = None,
+) -> None:
+    """Bring `thing` into `status`, in one transaction with its history; nothing happens when it is there already.
+
+    `reason`, `replaced_by` and `sunset` belong to a deprecated feature and are refused for anything else.
+    Raises Conflict for a change that TRANSITIONS does not have and StillRead for archiving what is read.
+    """
+    deprecating_feature = isinstance(thing, Feature) and status == Status.DEPRECATED
+    if (replaced_by or sunset) and not deprecating_feature:
+        raise InvalidInput("A replacement and a sunset belong to a feature that is deprecated.")
+    with transaction.atomic():
+        _require_allowed(thing, status)
+        if isinstance(thing, Feature):
+            _record_deprecation(thing, status, reason=reason, replaced_by=replaced_by, sunset=sunset)
+        if isinstance(thing, FeatureGroup):
+            thing.deprecated_at = timezone.now() if status == Status.DEPRECATED else None
+        thing.status = status
+        thing._change_reason = " ".join(filter(None, [f"{status} by {by}" if by else status, reason]))[:100]  # type: ignore[union-attr]
+        thing.save()
+
+
+def _require_allowed(thing: Thing, status: str) -> None:
+    now = thing.effective_status if isinstance(thing, Feature) else thing.status
+    if status not in TRANSITIONS[now] and status != now:
+        allowed = ", ".join(sorted(TRANSITIONS[now]))
+        raise Conflict(f"{thing} is {now} and cannot become {status}; it can become {allowed}.")
+    if status == Status.ARCHIVED and (readers := readers_of(thing)):
+        raise StillRead(f"{thing} cannot be archived: it is read by {', '.join(readers)}.")
+
+
+def _record_deprecation(
+    feature: Feature, status: str, *, reason: str, replaced_by: Feature | None, sunset: datetime | None
+) -> None:
+    if replaced_by is not None and replaced_by.pk == feature.pk:
+        raise InvalidInput(f"{feature} cannot be replaced by itself.")
+    if status == Status.DEPRECATED:
+        feature.deprecated_at = feature.deprecated_at or timezone.now()
+        feature.deprecation_reason = reason or feature.deprecation_reason
+        feature.replaced_by = replaced_by or feature.replaced_by
+        feature.sunset_at = sunset or feature.sunset_at
+    elif status == Status.ACTIVE:
+        feature.deprecated_at = feature.sunset_at = feature.replaced_by = None
+        feature.deprecation_reason = ""
+
+
+def readers_of(thing: Thing) -> list[str]:
+    """The services, as `name@version`, that read the thing and are not archived; a service has no readers here."""
+    if isinstance(thing, FeatureService):
+        return []
+    chosen: QuerySet[FeatureService] = FeatureService.objects.exclude(status=Status.ARCHIVED)
+    if isinstance(thing, Feature):
+        chosen = chosen.filter(chosen__feature=thing)
+    else:
+        chosen = chosen.filter(chosen__feature__group=thing)
+    return [str(service) for service in chosen.distinct()]

@@ -1,0 +1,122 @@
+"""Feature groups: the typed columns of one entity that are computed together."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+from django_celery_beat.models import PeriodicTask
+from simple_history.models import HistoricalRecords
+
+from catalog.models.entity import Entity
+from catalog.models.naming import column_constraint, name_constraint, name_field
+from catalog.models.owner import Documented
+from catalog.models.source import DataSource
+from catalog.models.status import Status
+from engine.errors import InvalidDefinition
+from engine.schema import Dtype, Field
+
+
+def validate_dtype(text: str) -> None:
+    try:
+        Dtype.parse(text)
+    except InvalidDefinition as error:
+        raise ValidationError(error.detail) from error
+
+
+class FeatureGroup(Documented):
+    """A named, versioned set of features of one entity with one TTL.
+
+    `version` is the one that is written and served: each version has a table and keys of its own. What may change
+    in place and what needs a new version is decided in catalog/schemas.py.
+    """
+
+    name = name_field(unique=True)
+    version = models.PositiveIntegerField(default=1)
+    entity = models.ForeignKey(Entity, on_delete=models.PROTECT, related_name="groups")
+    status = models.CharField(max_length=10, choices=Status, default=Status.DRAFT)
+    ttl = models.DurationField(null=True, blank=True, help_text="Values older than this are withheld; empty: never.")
+    freshness = models.DurationField(null=True, blank=True, help_text="Target age of the newest event.")
+    event_timestamp = name_field(default="event_timestamp", help_text="The source's event timestamp column.")
+    created_timestamp = name_field(
+        blank=True, default="", help_text="The source's created timestamp column; empty: the time of arrival."
+    )
+    deprecated_at = models.DateTimeField(null=True, blank=True, editable=False)
+    source = models.OneToOneField(DataSource, on_delete=models.PROTECT, null=True, blank=True, related_name="group")
+    schedule = models.OneToOneField(
+        PeriodicTask, on_delete=models.SET_NULL, null=True, blank=True, related_name="feature_group"
+    )
+
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            name_constraint("featuregroup"),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="featuregroup_status_is_known"),
+            models.CheckConstraint(condition=Q(version__gte=1), name="featuregroup_version_is_positive"),
+            models.CheckConstraint(
+                condition=Q(ttl__isnull=True) | Q(ttl__gt=timedelta(0)), name="featuregroup_ttl_is_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(freshness__isnull=True) | Q(freshness__gt=timedelta(0)),
+                name="featuregroup_freshness_is_positive",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        from catalog.schemas import validate_group
+
+        validate_group(self)
+
+
+class GroupInput(models.Model):
+    """A raw column that transformations read: kept offline, never served."""
+
+    group = models.ForeignKey(FeatureGroup, on_delete=models.CASCADE, related_name="inputs")
+    name = name_field()
+    dtype = models.CharField(max_length=32, validators=[validate_dtype])
+    position = models.PositiveSmallIntegerField(default=0)
+
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["position", "pk"]
+        constraints = [
+            name_constraint("groupinput"),
+            column_constraint("groupinput"),
+            models.UniqueConstraint(fields=["group", "name"], name="groupinput_name_is_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.group.name}:{self.name}"
+
+    def field(self) -> Field:
+        return Field(self.name, Dtype.parse(self.dtype))
+
+
+class StoredSchema(models.Model):
+    """What the rows written with one schema id hold; made by the first writer that needs it, never changed.
+
+    `number` is the schema id, counted per group across its versions. `columns` is the definition that
+    catalog/schemas.py writes and reads: join keys, timestamps, inputs and features in order, with dtypes and
+    transformations.
+    """
+
+    group = models.ForeignKey(FeatureGroup, on_delete=models.CASCADE, related_name="schemas")
+    version = models.PositiveIntegerField()
+    number = models.PositiveIntegerField()
+    columns = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["group", "number"], name="storedschema_number_is_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.group.name} v{self.version} schema {self.number}"

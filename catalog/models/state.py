@@ -1,0 +1,35 @@
+"""The one row that says which catalog and which contents of the online store are the current ones."""
+
+from __future__ import annotations
+
+import secrets
+
+from django.db import models
+from django.db.models import F, Q
+
+
+def new_epoch() -> str:
+    return secrets.token_hex(8)
+
+
+class CatalogState(models.Model):
+    """`version` rises with every change that a reader could notice; `epoch` names one filling of the online store."""
+
+    version = models.PositiveBigIntegerField(default=1)
+    epoch = models.CharField(max_length=32, default=new_epoch)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(pk=1), name="catalogstate_is_one_row")]
+
+    def __str__(self) -> str:
+        return f"{self.version}:{self.epoch}"
+
+    @classmethod
+    def current(cls) -> CatalogState:
+        return cls.objects.get_or_create(pk=1)[0]
+
+    @classmethod
+    def bump(cls) -> None:
+        """Raise the version inside the caller's transaction."""
+        cls.current()
+        cls.objects.filter(pk=1).update(version=F("version") + 1)

@@ -1,0 +1,22 @@
+"""Gives every request an id: the caller's `X-Request-ID` when it is a sensible one, else a new one; echoed back."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+SENSIBLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def request_id_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    def middleware(request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("X-Request-ID", "")
+        request_id = given if SENSIBLE.fullmatch(given) else uuid.uuid4().hex
+        response = get_response(request)
+        response["X-Request-ID"] = request_id
+        return response
+
+    return middleware

@@ -1,0 +1,183 @@
+"""From catalog rows to the schema that ingestion works from; what may change in place and what needs a new version.
+
+Every stored row names the schema it was written with. Adding a feature or an input makes a new schema of the same
+group version; a changed dtype, join key, time column or transformation would give old and new rows different
+meanings under one name, and is refused until the group's version is raised (ADR 4).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from catalog.models import Feature, FeatureGroup, StoredSchema
+from engine import expressions, validation
+from engine.errors import FeaturehubError, InvalidDefinition, Problem
+from engine.schema import Dtype, FeatureColumn, Field, GroupSchema, Transformation
+
+Local = dict[str, Callable[..., object]]
+
+
+def schema_of(group: FeatureGroup, features: Sequence[Feature] | None = None) -> GroupSchema:
+    """The group as it is defined now, with schema id 0; raises InvalidDefinition for an unreadable dtype."""
+    features = list(group.features.order_by("position", "pk")) if features is None else features
+    return GroupSchema(
+        group=group.name,
+        version=group.version,
+        schema_id=0,
+        join_keys=group.entity.key_fields(),
+        features=tuple(feature.column() for feature in features),
+        inputs=tuple(column.field() for column in group.inputs.all()),
+        event_timestamp=group.event_timestamp,
+        created_timestamp=group.created_timestamp,
+    )
+
+
+def current_schema(group: FeatureGroup) -> GroupSchema:
+    """The schema that a writer works from now, recorded under its id; the same id while nothing changes.
+
+    Raises InvalidDefinition when the definition is broken or would change the meaning of stored rows.
+    """
+    defined = schema_of(group)
+    columns = to_columns(defined)
+    with transaction.atomic():
+        newest = group.schemas.select_for_update().last()
+        if newest and newest.version == group.version:
+            if broken := breaking_changes(from_stored(newest), defined):
+                raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
+        if not newest or newest.version != group.version or newest.columns != columns:
+            number = newest.number + 1 if newest else 1
+            newest = group.schemas.create(version=group.version, number=number, columns=columns)
+    return GroupSchema(**{**_fields(defined), "schema_id": newest.number})
+
+
+def _fields(schema: GroupSchema) -> dict[str, Any]:
+    return {name: getattr(schema, name) for name in GroupSchema.__dataclass_fields__}
+
+
+def breaking_changes(stored: GroupSchema, defined: GroupSchema) -> list[str]:
+    """What of `defined` would change the meaning of rows written under `stored`, in words."""
+    changes = []
+    if stored.join_keys != defined.join_keys:
+        changes.append("its join keys changed")
+    for name in ("event_timestamp", "created_timestamp"):
+        if getattr(stored, name) != getattr(defined, name):
+            old, new = getattr(stored, name) or "none", getattr(defined, name) or "none"
+            changes.append(f"{name} changed from {old} to {new}")
+    before = {column.name: column for column in (*stored.inputs, *stored.features)}
+    for column in (*defined.inputs, *defined.features):
+        if (old := before.get(column.name)) and (difference := _difference(old, column)):
+            changes.append(f"{column.name} {difference}")
+    return changes
+
+
+def _difference(old: Field | FeatureColumn, new: Field | FeatureColumn) -> str:
+    if old.dtype != new.dtype:
+        return f"changed from {old.dtype} to {new.dtype}"
+    if getattr(old, "transformation", None) != getattr(new, "transformation", None):
+        return "has another transformation"
+    return ""
+
+
+def to_columns(schema: GroupSchema) -> dict[str, Any]:
+    """A schema as the JSON that StoredSchema keeps: all that decides what a stored row means."""
+    return {
+        "join_keys": [[key.name, str(key.dtype)] for key in schema.join_keys],
+        "event_timestamp": schema.event_timestamp,
+        "created_timestamp": schema.created_timestamp,
+        "inputs": [[column.name, str(column.dtype)] for column in schema.inputs],
+        "features": [
+            [f.name, str(f.dtype), json.loads(json.dumps(asdict(f.transformation))) if f.transformation else None]
+            for f in schema.features
+        ],
+    }
+
+
+def from_stored(stored: StoredSchema) -> GroupSchema:
+    """The schema that rows with this id were written under; it has no validation rules."""
+    columns = stored.columns
+    return GroupSchema(
+        group=stored.group.name,
+        version=stored.version,
+        schema_id=stored.number,
+        join_keys=_typed(columns["join_keys"]),
+        features=tuple(
+            FeatureColumn(name, Dtype.parse(dtype), _transformation(how)) for name, dtype, how in columns["features"]
+        ),
+        inputs=_typed(columns["inputs"]),
+        event_timestamp=columns["event_timestamp"],
+        created_timestamp=columns["created_timestamp"],
+    )
+
+
+def _typed(pairs: list[list[str]]) -> tuple[Field, ...]:
+    return tuple(Field(name, Dtype.parse(dtype)) for name, dtype in pairs)
+
+
+def _transformation(how: dict[str, Any] | None) -> Transformation | None:
+    return None if how is None else Transformation(**{**how, "arguments": tuple(how["arguments"])})
+
+
+def transformer(schema: GroupSchema, local: Local | None = None) -> expressions.Transformer:
+    """The compiled transformations of a schema, with the functions that the settings allow."""
+    return expressions.compile_group(schema, modules=settings.FEATUREHUB_FUNCTION_MODULES, local=local or {})
+
+
+def problems_of(schema: GroupSchema) -> list[Problem]:
+    """Everything wrong with a definition, each under `columns/<name>`; empty when it can be used."""
+    problems = _clashes(schema)
+    for feature in schema.features:
+        found = validation.problems_of(feature.validation, feature.dtype)
+        problems += [Problem(f"{feature.name}/validation", detail) for detail in found]
+    recorded = {f.name: _not_here for f in schema.features if f.transformation and f.transformation.local}
+    try:
+        transformer(schema, recorded)
+    except InvalidDefinition as error:
+        problems += error.problems or [Problem("", error.detail)]
+    return problems
+
+
+def _not_here(row: object) -> object:
+    """Stands for a Python object of another process while its definition is checked; it is never called."""
+    raise InvalidDefinition("A local transformation runs only in the process that registered it.")
+
+
+def _clashes(schema: GroupSchema) -> list[Problem]:
+    seen: dict[str, str] = {}
+    problems = []
+    columns = [("join key", k.name) for k in schema.join_keys] + [("input", c.name) for c in schema.inputs]
+    for kind, name in columns + [("feature", f.name) for f in schema.features]:
+        if name in seen:
+            problems.append(Problem(name, f"the name is taken by {seen[name]} of the same group"))
+        seen.setdefault(name, f"the {kind}")
+    return problems
+
+
+def validate_group(group: FeatureGroup) -> None:
+    """Model validation: raises ValidationError when the group, as saved so far, could not be ingested."""
+    if group.pk:
+        _validate(group, list(group.features.order_by("position", "pk")))
+
+
+def validate_feature(feature: Feature) -> None:
+    """Model validation of one feature among its saved siblings."""
+    _validate(feature.group, [f for f in feature.group.features.all() if f.pk != feature.pk] + [feature])
+
+
+def _validate(group: FeatureGroup, features: list[Feature]) -> None:
+    try:
+        defined = schema_of(group, features)
+        problems = [str(problem) for problem in problems_of(defined)]
+        newest = group.schemas.last() if group.pk else None
+        if newest and newest.version == group.version:
+            problems += breaking_changes(from_stored(newest), defined)
+    except (FeaturehubError, TypeError) as error:
+        problems = [str(error)]
+    if problems:
+        raise ValidationError(problems)

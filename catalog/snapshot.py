@@ -1,0 +1,175 @@
+"""The catalog as immutable values: what serving plans with and ingestion works from.
+
+One `Catalog` holds everything a reader needs, is read from the database in a few queries, and is kept by the
+process until Redis names another catalog version.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from catalog.models import CatalogState, Entity, Feature, FeatureGroup, FeatureService, Status, StoredSchema
+from catalog.schemas import from_stored
+from engine.errors import OnlineStoreCold
+from engine.online.store import State
+from engine.schema import Dtype, Field
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSnapshot:
+    """A feature as readers see it: its group's `version`, the effective `status`, `replaced_by` as `group:name`."""
+
+    name: str
+    group: str
+    version: int
+    dtype: Dtype
+    status: Status
+    replaced_by: str = ""
+    deprecated_at: datetime | None = None
+    sunset_at: datetime | None = None
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.group}:{self.name}"
+
+
+@dataclass(frozen=True)
+class GroupSnapshot:
+    """A group as readers see it. `layouts` gives, for each schema id of the served version, its features in order."""
+
+    name: str
+    version: int
+    entity: str
+    status: Status
+    ttl: timedelta | None
+    features: Mapping[str, FeatureSnapshot]
+    layouts: Mapping[int, tuple[str, ...]]
+
+    def schema_ids_with(self, feature: str) -> frozenset[int]:
+        """The schemas whose rows hold the feature."""
+        return frozenset(number for number, names in self.layouts.items() if feature in names)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSnapshot:
+    """One version of a service and its features as (group, name), in order."""
+
+    name: str
+    version: int
+    status: Status
+    features: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Catalog:
+    """Everything readers need. `published` is the raw state of Redis that this catalog was checked against."""
+
+    state: State
+    entities: Mapping[str, tuple[Field, ...]]
+    groups: Mapping[str, GroupSnapshot]
+    services: Mapping[tuple[str, int], ServiceSnapshot]
+    published: bytes | None = None
+    plans: dict[object, object] = field(default_factory=dict)
+
+    @cached_property
+    def groups_of(self) -> Mapping[str, tuple[GroupSnapshot, ...]]:
+        """The groups of each entity, by name."""
+        by_entity: dict[str, list[GroupSnapshot]] = {name: [] for name in self.entities}
+        for group in self.groups.values():
+            by_entity[group.entity].append(group)
+        return {entity: tuple(groups) for entity, groups in by_entity.items()}
+
+
+def load() -> Catalog:
+    """Read the catalog from the database: its version first, so that a change in between shows as a newer one."""
+    current = CatalogState.current()
+    entities = {entity.name: entity.key_fields() for entity in Entity.objects.prefetch_related("join_keys")}
+    layouts = _layouts()
+    groups = FeatureGroup.objects.select_related("entity").prefetch_related("features__replaced_by__group")
+    return Catalog(
+        State(current.version, current.epoch),
+        entities,
+        {group.name: _group(group, layouts.get((group.pk, group.version), {})) for group in groups},
+        {(service.name, service.version): _service(service) for service in _services()},
+    )
+
+
+def _layouts() -> dict[tuple[int, int], dict[int, tuple[str, ...]]]:
+    layouts: dict[tuple[int, int], dict[int, tuple[str, ...]]] = {}
+    for stored in StoredSchema.objects.select_related("group"):
+        of_version = layouts.setdefault((stored.group.pk, stored.version), {})
+        of_version[stored.number] = from_stored(stored).feature_names
+    return layouts
+
+
+def _group(group: FeatureGroup, layouts: Mapping[int, tuple[str, ...]]) -> GroupSnapshot:
+    features = {feature.name: _feature(feature, group) for feature in group.features.all()}
+    return GroupSnapshot(
+        group.name, group.version, group.entity.name, Status(group.status), group.ttl, features, layouts
+    )
+
+
+def _feature(feature: Feature, group: FeatureGroup) -> FeatureSnapshot:
+    feature.group = group
+    return FeatureSnapshot(
+        feature.name,
+        group.name,
+        group.version,
+        Dtype.parse(feature.dtype),
+        feature.effective_status,
+        str(feature.replaced_by) if feature.replaced_by else "",
+        feature.deprecated_at or group.deprecated_at,
+        feature.sunset_at,
+    )
+
+
+def _services() -> list[FeatureService]:
+    return list(FeatureService.objects.prefetch_related("chosen__feature__group"))
+
+
+def _service(service: FeatureService) -> ServiceSnapshot:
+    chosen = tuple((c.feature.group.name, c.feature.name) for c in service.chosen.all())
+    return ServiceSnapshot(service.name, service.version, Status(service.status), chosen)
+
+
+_lock = threading.Lock()
+_current: Catalog | None = None
+
+
+def current() -> Catalog:
+    """The catalog that this process knows; read from the database when it knows none."""
+    return _current or _replace(load())
+
+
+def checked_against(published: bytes | None) -> Catalog:
+    """The catalog for a state read from Redis: the known one, or the database's when Redis names another.
+
+    Raises OnlineStoreCold when Redis is empty or holds the contents of another epoch.
+    """
+    if published is None:
+        raise OnlineStoreCold("The online store is empty: it is being rebuilt from the offline store.")
+    known = _current
+    if known is not None and known.published == published:
+        return known
+    with _lock:
+        catalog = load()
+        if State.parse(published).epoch != catalog.state.epoch:
+            raise OnlineStoreCold("The online store holds old contents: it is being rebuilt from the offline store.")
+        catalog.published = published
+        return _replace(catalog)
+
+
+def forget() -> None:
+    """Ask the database next time: called when Redis failed, since a change may have gone unpublished meanwhile."""
+    global _current
+    _current = None
+
+
+def _replace(catalog: Catalog) -> Catalog:
+    global _current
+    _current = catalog
+    return catalog

@@ -1,0 +1,32 @@
+"""The settings' stores, opened once per process."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from django.conf import settings
+from django.dispatch import Signal
+
+from engine.offline.table import OfflineTable
+from engine.online.store import OnlineStore
+
+#: Sent with `groups` (names) before their offline history is read: whoever holds rows that are not in it yet, as the
+#: push log does, writes them now. It keeps reading and writing apart: serving sends it, ingestion hears it.
+history_wanted = Signal()
+
+
+@cache
+def online() -> OnlineStore:
+    """The online store; connects on first use, may be shared by threads."""
+    return OnlineStore(settings.ONLINE_REDIS_URL, settings.FEATUREHUB_KEY_PREFIX)
+
+
+def offline(group: str, version: int) -> OfflineTable:
+    """The offline table of one group version."""
+    return OfflineTable(Path(settings.FEATUREHUB_OFFLINE_PATH) / group / f"v{version}")
+
+
+def quarantine_folder(group: str) -> Path:
+    """Where the payloads of a group's rejected rows are kept, beside its tables."""
+    return Path(settings.FEATUREHUB_OFFLINE_PATH) / group / "quarantine"

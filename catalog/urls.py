@@ -1,0 +1,18 @@
+"""The routes of the catalog; each answers with and without a trailing slash."""
+
+from __future__ import annotations
+
+from django.urls import re_path
+
+from catalog import api
+
+urlpatterns = [
+    re_path(r"^health/?$", api.HealthView.as_view(), name="health"),
+    re_path(r"^groups/?$", api.GroupsView.as_view(), name="groups"),
+    re_path(r"^features/?$", api.FeaturesView.as_view(), name="features"),
+    re_path(
+        r"^features/(?P<entity>[^/]+)/(?P<feature>[^/]+)/metadata/?$",
+        api.FeatureMetadataView.as_view(),
+        name="feature-metadata",
+    ),
+]

@@ -1,0 +1,178 @@
+"""What can go wrong, as one tree; every error says what was wrong, where, and what would be right.
+
+    FeaturehubError
+    ├── InvalidInput            400  what the caller sent cannot be used as it is
+    │   ├── InvalidDefinition   422  a definitions file, a catalog edit or a schema with problems
+    │   │   └── InvalidExpression    a transformation that is not a checked scalar expression
+    │   ├── InvalidRows         422  rows that break the types or the rules of their group
+    │   ├── InvalidSource       422  a source path, file or column that cannot be read as declared
+    │   ├── InvalidSpine        422  a spine that lacks a key or a timestamp, or has a wrong one
+    │   ├── UnknownName         400  a name that the catalog does not have (near names are offered)
+    │   ├── AmbiguousName       400  a bare feature name that stands in several groups
+    │   └── TooLarge            413  more rows or values than one request may ask for
+    ├── NotFound                404  the thing named by the address does not exist
+    │   └── EntityNotFound      404  no row of that entity in any group asked
+    ├── NotAuthenticated        401  no key, or a key that is not valid
+    ├── NotAllowed              403  a valid key without the scope
+    ├── Conflict                409  the catalog's state does not allow it
+    │   ├── FeatureNotActive    409  a draft feature was asked for
+    │   └── StillRead           409  something that is still read cannot be archived
+    ├── FeatureArchived         410  an archived feature was asked for
+    ├── RunFailed               500  a run that ended without landing; nothing of it is visible
+    ├── CorruptData             500  stored bytes or files that fail their checksum or cannot be decoded
+    └── Unavailable             503  a store does not answer now (retryable)
+        └── OnlineStoreCold     503  Redis answers but does not hold the store: it is being rebuilt
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where (a JSON pointer or a path in a file), what, and near names."""
+
+    pointer: str
+    detail: str
+    did_you_mean: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        hint = f" Did you mean {' or '.join(self.did_you_mean)}?" if self.did_you_mean else ""
+        return f"{self.pointer}: {self.detail}{hint}" if self.pointer else f"{self.detail}{hint}"
+
+
+class FeaturehubError(Exception):
+    """Base of all; `code` is stable for programs, `status` is its HTTP status, `retryable` is read by tasks."""
+
+    code = "error"
+    status = 500
+    retryable = False
+
+    def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
+        self.detail = detail
+        self.problems = tuple(problems)
+        super().__init__(detail)
+
+    def __str__(self) -> str:
+        return "\n".join([self.detail, *(f"  {problem}" for problem in self.problems)])
+
+
+class InvalidInput(FeaturehubError):
+    code = "invalid_input"
+    status = 400
+
+
+class InvalidDefinition(InvalidInput):
+    code = "invalid_definition"
+    status = 422
+
+
+class InvalidExpression(InvalidDefinition):
+    """A transformation that was refused; `position` is the offset of the place in its text, if known."""
+
+    code = "invalid_expression"
+
+    def __init__(self, detail: str, *, position: int | None = None) -> None:
+        self.position = position
+        super().__init__(detail)
+
+
+class InvalidRows(InvalidInput):
+    code = "invalid_rows"
+    status = 422
+
+
+class InvalidSource(InvalidInput):
+    code = "invalid_source"
+    status = 422
+
+
+class InvalidSpine(InvalidInput):
+    code = "invalid_spine"
+    status = 422
+
+
+class UnknownName(InvalidInput):
+    code = "unknown_name"
+
+
+class AmbiguousName(InvalidInput):
+    code = "ambiguous_name"
+
+
+class TooLarge(InvalidInput):
+    code = "too_large"
+    status = 413
+
+
+class NotFound(FeaturehubError):
+    code = "not_found"
+    status = 404
+
+
+class EntityNotFound(NotFound):
+    code = "entity_not_found"
+
+
+class NotAuthenticated(FeaturehubError):
+    code = "not_authenticated"
+    status = 401
+
+
+class NotAllowed(FeaturehubError):
+    code = "not_allowed"
+    status = 403
+
+
+class Conflict(FeaturehubError):
+    code = "conflict"
+    status = 409
+
+
+class FeatureNotActive(Conflict):
+    code = "feature_not_active"
+
+
+class StillRead(Conflict):
+    code = "still_read"
+
+
+class FeatureArchived(FeaturehubError):
+    code = "feature_archived"
+    status = 410
+
+
+class RunFailed(FeaturehubError):
+    code = "run_failed"
+
+
+class CorruptData(FeaturehubError):
+    code = "corrupt_data"
+
+
+class Unavailable(FeaturehubError):
+    code = "unavailable"
+    status = 503
+    retryable = True
+
+
+class OnlineStoreCold(Unavailable):
+    code = "online_store_cold"
+
+
+def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Up to three known names that look like `name`, nearest first.
+
+    >>> near_names("total_purchase", ["total_purchases", "segment"])
+    ('total_purchases',)
+    """
+    return tuple(difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6))
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, pointer: str = "") -> UnknownName:
+    """The error for a name that the catalog does not have, with near names."""
+    detail = f"There is no {kind} named {name!r}."
+    return UnknownName(detail, [Problem(pointer, detail, near_names(name, known))])

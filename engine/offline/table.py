@@ -1,0 +1,173 @@
+"""One group version's history: a Delta table of Parquet files that we write, checksum and fsync ourselves.
+
+A file is written first and becomes part of the table only by a commit, so a killed writer leaves at most a
+file that nobody reads. A commit carries an application transaction id, checked on the very snapshot that is
+committed on: the same id lands once, however often and from however many processes it is tried. Measured
+behind this: deltalake does not fsync, and does not refuse a repeated transaction id (docs/formats/offline.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from engine.errors import CorruptData, Unavailable
+from engine.schema import EVENT_TIMESTAMP, VERSION_ORDER
+
+COMMIT_ATTEMPTS = 20
+ROWS_PER_GROUP = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A Parquet file written and fsynced beside the table, not yet part of it."""
+
+    name: str
+    rows: int
+    size: int
+    event_range: tuple[datetime, datetime] | None
+
+
+class OfflineTable:
+    """The Delta table in `folder`; made by the first commit, empty until then."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def open(self, version: int | None = None) -> DeltaTable | None:
+        """A handle on the newest (or the given) version; None when the table has no commit yet."""
+        try:
+            return DeltaTable(self.folder, version=version)
+        except TableNotFoundError:
+            return None
+
+    @property
+    def version(self) -> int:
+        """The newest Delta version; -1 before the first commit."""
+        table = self.open()
+        return -1 if table is None else table.version()
+
+    def has_landed(self, transaction: str) -> bool:
+        """Whether a commit with this application transaction id is part of the table."""
+        table = self.open()
+        return table is not None and table.transaction_version(transaction) is not None
+
+    def write_file(self, frame: pl.DataFrame, schema: pa.Schema, *, name: str, sort_by: Sequence[str]) -> DataFile:
+        """Write `frame` (at least one row) as `<name>.parquet` sorted by (keys, version), fsynced.
+
+        `schema` is the file's Arrow schema: frame columns are put in its order and cast to it exactly. A name is
+        used once, by one attempt: a paused writer that wakes must not touch what its successor committed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        table = frame.select(schema.names).sort(*sort_by, *VERSION_ORDER).to_arrow().cast(schema)
+        path = self.folder / f"{name}.parquet"
+        with open(path, "xb") as file:
+            pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, write_page_checksum=True, compression="snappy")
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        events = pc.min_max(table[EVENT_TIMESTAMP])
+        return DataFile(path.name, table.num_rows, size, (events["min"].as_py(), events["max"].as_py()))
+
+    def commit(self, files: Sequence[DataFile], schema: pa.Schema, *, transaction: str) -> int:
+        """Make `files` part of the table in one version, once per `transaction`; the version that the table has then.
+
+        Columns that the table lacks are added first: deltalake would otherwise drop them at the next compaction.
+        Raises Unavailable when other writers won every attempt.
+        """
+        fsync_folder(self.folder)
+        for attempt in range(COMMIT_ATTEMPTS):
+            try:
+                table = self._open_with(schema)
+                if table.transaction_version(transaction) is None:
+                    self._append(table, files, transaction)
+                fsync_folder(self.folder / "_delta_log")
+                return table.version()
+            except CommitFailedError:
+                time.sleep(0.01 * attempt)
+        raise Unavailable(f"Other writers won {COMMIT_ATTEMPTS} commits in a row on {self.folder}; try again.")
+
+    def _open_with(self, schema: pa.Schema) -> DeltaTable:
+        table = self.open() or DeltaTable.create(self.folder, schema=schema, mode="ignore")
+        have = {field.name for field in table.schema().fields}
+        if missing := [field for field in schema if field.name not in have]:
+            table.alter.add_columns(Schema.from_arrow(pa.schema(missing)).fields)
+            table.update_incremental()
+        return table
+
+    def _append(self, table: DeltaTable, files: Sequence[DataFile], transaction: str) -> None:
+        now_ms = int(time.time() * 1000)
+        actions = [AddAction(f.name, f.size, {}, now_ms, True, _statistics(f)) for f in files]
+        properties = CommitProperties(app_transactions=[Transaction(transaction, 1, now_ms)])
+        table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+        table.update_incremental()
+        _fsync(self.folder / "_delta_log" / f"{table.version():020}.json")
+
+    def files(self, version: int | None = None) -> list[str]:
+        """The paths of every file of the newest (or the given) version, sorted by name."""
+        table = self.open(version)
+        return [] if table is None else sorted(str(self.folder / Path(uri).name) for uri in table.file_uris())
+
+    def files_added(self, after: int, until: int) -> list[str] | None:
+        """Files whose rows arrived in versions after `after` up to `until`, oldest first.
+
+        Compaction adds none (its rows had arrived before). None when the log of one of these versions, or a
+        file it names, is no longer kept: then the caller reads the whole table.
+        """
+        paths: list[str] = []
+        for version in range(after + 1, until + 1):
+            log = self.folder / "_delta_log" / f"{version:020}.json"
+            if not log.exists():
+                return None
+            actions = (json.loads(line) for line in log.read_text().splitlines())
+            paths += [str(self.folder / a["add"]["path"]) for a in actions if "add" in a and a["add"]["dataChange"]]
+        return paths if all(os.path.exists(path) for path in paths) else None
+
+
+def read_file(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of one file in batches, page checksums verified; raises CorruptData naming the file.
+
+    Columns that an older file lacks are left out.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            have = set(file.schema_arrow.names)
+            wanted = None if columns is None else [name for name in columns if name in have]
+            yield from file.iter_batches(batch_size=ROWS_PER_GROUP, columns=wanted)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptData(f"Offline file {path} cannot be read: {error}") from error
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names of files created in `folder` survive a power loss."""
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _statistics(file: DataFile) -> str:
+    """What readers may skip the file by. Keys and values are left out: statistics outlive an erasure."""
+    statistics: dict[str, object] = {"numRecords": file.rows}
+    if file.event_range:
+        low, high = (time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") for time in file.event_range)
+        statistics |= {"minValues": {EVENT_TIMESTAMP: low}, "maxValues": {EVENT_TIMESTAMP: high}}
+    return json.dumps(statistics)

@@ -1,0 +1,1 @@
+"""The online store: the newest row of every entity, packed (codec) and kept in Redis (store)."""

@@ -1,0 +1,119 @@
+"""An online row as bytes and back: header, msgpack body, checksum. Byte by byte in docs/formats/online.md.
+
+    offset  size  what
+    0       1     format, 0x01
+    1       1     flags: bit 0 set on a tombstone
+    2       8     event timestamp  \\
+    10      8     created timestamp | microseconds since 1970 and int64 numbers, each stored as an
+    18      8     acceptance number | unsigned big-endian integer biased by 2**63, so that comparing
+    26      8     ordinal          /  the 32 bytes as one unsigned number compares in version order
+    34      4     schema id, unsigned big-endian
+    38      n     msgpack array of the values in schema order (empty for a tombstone)
+    38+n    4     CRC-32 of everything before, unsigned big-endian
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from engine.errors import CorruptData
+from engine.schema import ACCEPTED, CREATED_TIMESTAMP, DELETED, EVENT_TIMESTAMP, ORDINAL, SCHEMA, Dtype
+
+FORMAT = 1
+TOMBSTONE = 1
+BIAS = 1 << 63
+HEADER = struct.Struct(">BBQQQQI")
+CHECKSUM = struct.Struct(">I")
+HEADER_SIZE = HEADER.size
+SMALLEST = HEADER_SIZE + 1 + CHECKSUM.size
+
+_HEADER_ROW = np.dtype(
+    [("f", "u1"), ("g", "u1"), ("e", ">u8"), ("c", ">u8"), ("a", ">u8"), ("o", ">u8"), ("s", ">u4")], align=False
+)
+_encode_body = msgspec.msgpack.Encoder().encode
+_decode_body = msgspec.msgpack.Decoder(list).decode
+
+StoredValue = int | float | bool | str | bytes | list | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineRow:
+    """One stored row: its version, the schema it was written with, and its values in that schema's order.
+
+    Times are microseconds since 1970 UTC. A timestamp value is such an integer too, an embedding is the
+    little-endian bytes of its float32 items; `present_value` turns both into what a caller sees.
+    """
+
+    event_us: int
+    created_us: int
+    accepted: int
+    ordinal: int
+    schema_id: int
+    values: list[StoredValue]
+    deleted: bool = False
+
+
+def encode_row(row: OnlineRow) -> bytes:
+    """The bytes of one row."""
+    flags = TOMBSTONE if row.deleted else 0
+    version = (row.event_us + BIAS, row.created_us + BIAS, row.accepted + BIAS, row.ordinal + BIAS)
+    return _sealed(HEADER.pack(FORMAT, flags, *version, row.schema_id), row.values)
+
+
+def decode_row(value: bytes) -> OnlineRow:
+    """The row in `value`; raises CorruptData when it is cut short, of an unknown format or fails its checksum."""
+    size = len(value) - CHECKSUM.size
+    if size <= HEADER_SIZE or CHECKSUM.unpack_from(value, size)[0] != zlib.crc32(memoryview(value)[:size]):
+        raise CorruptData(f"An online row of {len(value)} bytes fails its checksum.")
+    format_, flags, event, created, accepted, ordinal, schema_id = HEADER.unpack_from(value)
+    if format_ != FORMAT:
+        raise CorruptData(f"An online row has format {format_}; this version reads format {FORMAT}.")
+    values = _decode_body(memoryview(value)[HEADER_SIZE:size])
+    return OnlineRow(
+        event - BIAS, created - BIAS, accepted - BIAS, ordinal - BIAS, schema_id, values, bool(flags & TOMBSTONE)
+    )
+
+
+def encode_rows(frame: pl.DataFrame, features: Sequence[tuple[str, Dtype]]) -> list[bytes]:
+    """The bytes of every row of an offline frame, in order; `features` names the columns in schema order."""
+    headers = _headers(frame)
+    deleted = frame[DELETED].to_list()
+    bodies = zip(*(storable(frame[name], dtype) for name, dtype in features), strict=True)
+    starts = range(0, HEADER_SIZE * frame.height, HEADER_SIZE)
+    rows = zip(starts, bodies, deleted, strict=True)
+    return [_sealed(headers[at : at + HEADER_SIZE], () if dead else body) for at, body, dead in rows]
+
+
+def _sealed(header: bytes, values: Iterable[StoredValue]) -> bytes:
+    packed = header + _encode_body(values)
+    return packed + CHECKSUM.pack(zlib.crc32(packed))
+
+
+def _headers(frame: pl.DataFrame) -> bytes:
+    headers = np.zeros(frame.height, dtype=_HEADER_ROW)
+    headers["f"] = FORMAT
+    headers["g"] = frame[DELETED].cast(pl.UInt8).to_numpy() * TOMBSTONE
+    for letter, name in zip("ecao", (EVENT_TIMESTAMP, CREATED_TIMESTAMP, ACCEPTED, ORDINAL), strict=True):
+        # Adding the bias modulo 2**64 is flipping the sign bit of the two's complement.
+        headers[letter] = frame[name].to_physical().to_numpy().view(np.uint64) ^ np.uint64(BIAS)
+    headers["s"] = frame[SCHEMA].to_numpy()
+    return headers.tobytes()
+
+
+def storable(values: pl.Series, dtype: Dtype) -> list[StoredValue]:
+    """A column as the values that a body holds: timestamps as microseconds, embeddings as bytes."""
+    if dtype.kind == "timestamp":
+        return values.to_physical().to_list()
+    if dtype.kind == "embedding":
+        width = 4 * dtype.dim
+        packed = values.drop_nulls().explode().to_numpy().astype("<f4").tobytes()
+        starts = iter(range(0, len(packed), width))
+        return [None if null else packed[(at := next(starts)) : at + width] for null in values.is_null()]
+    return values.to_list()

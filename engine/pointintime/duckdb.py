@@ -1,0 +1,374 @@
+"""The point-in-time rule (rule.py) on one machine: DuckDB's ASOF join, which spills to disk beyond its memory limit.
+
+DuckDB sees of the spine a row number, the keys and the time only. It answers each group's features in the
+spine's order, and the spine's own columns are put beside them as they are read a second time: they keep their
+exact types, and no wide row is sorted twice.
+
+Two choices come from measurements. The join compares a struct of the whole version order, since a plain ASOF
+join on the event time answers ties at random. And `known_at` needs no search of its own: a row is available from
+`greatest(event_timestamp, created_timestamp)` on, so of a key's rows in the order in which they became available
+only those count that are newer, in version order, than all before them; among these the as-of row is the answer.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.errors import InvalidSpine, Problem, RunFailed
+from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
+from engine.pointintime.spine import BATCH_ROWS, EARLIEST, Spine, as_key, as_microseconds, check_spine
+from engine.schema import (
+    ACCEPTED,
+    CREATED_TIMESTAMP,
+    DELETED,
+    EVENT_TIMESTAMP,
+    ORDINAL,
+    SCHEMA,
+    Dtype,
+    Field,
+)
+from engine.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
+
+_END = pa.record_batch([], names=[])
+_MICROSECOND = timedelta(microseconds=1)
+_LAST = "9223372036854775807"
+#: The stored columns that the rule reads, and what they are called in the SQL here.
+_OURS = {
+    EVENT_TIMESTAMP: "event",
+    CREATED_TIMESTAMP: "created",
+    ACCEPTED: "accepted",
+    ORDINAL: "ordinal",
+    DELETED: "deleted",
+    SCHEMA: "schema",
+}
+_VERSION = ("epoch_us(event)", "epoch_us(created)", "accepted", "ordinal")
+_SQL_TYPES = {
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "string": "VARCHAR",
+    "timestamp": "TIMESTAMPTZ",
+}
+
+
+def join(
+    spine: pa.Table | str | Path,
+    groups: Sequence[GroupHistory],
+    *,
+    temp_directory: Path,
+    event_timestamp: str = EVENT_TIMESTAMP,
+    known_at: bool = False,
+    statuses: bool = False,
+    order: Sequence[str] | None = None,
+    memory_limit: str = "1GB",
+    threads: int | None = None,
+    output: Path | None = None,
+) -> pa.Table | int:
+    """The spine's rows in their order, its columns unchanged, then one column per feature by the rule of rule.py.
+
+    spine:    an Arrow table, or the path of a Parquet file that is read in batches.
+    order:    output names in the order of the result's columns; the groups' order by default.
+    statuses: adds `<output>__status` (engine.status) per feature, after all features.
+    output:   a Parquet file to write; then the answer is its number of rows, and the memory used is bounded by
+              `memory_limit` (DuckDB's; the process stays some 450 MB above it). The file appears whole or not at all.
+    temp_directory: a folder in which the join may spill; what it puts there is gone when it returns.
+
+    Features have the Arrow type of their dtype. Raises InvalidSpine with every problem before any work, also
+    when `known_at` is asked of a group all of whose rows were received after the newest spine row. Raises RunFailed
+    when DuckDB cannot finish: a history file that cannot be read, no memory or no disk left.
+    """
+    features = _ordered([feature for group in groups for feature in group.features], order)
+    opened = Spine.of(spine, event_timestamp)
+    check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
+    schema = _result_schema(opened.schema, features, statuses)
+    with _connected(temp_directory, memory_limit, threads) as connection:
+        streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses)
+        batches = _side_by_side([opened.batches(), *streams], schema)
+        if output is None:
+            return pa.Table.from_batches(batches, schema)
+        return _write(batches, schema, output)
+
+
+def _ordered(features: Sequence[HistoryFeature], order: Sequence[str] | None) -> tuple[HistoryFeature, ...]:
+    """The features by output name in `order`; ValueError when that is not a permutation of their names."""
+    if order is None:
+        return tuple(features)
+    if sorted(order) != sorted(feature.output for feature in features):
+        raise ValueError(f"`order` must name each of {[feature.output for feature in features]} once, not {order}.")
+    return tuple(sorted(features, key=lambda feature: order.index(feature.output)))
+
+
+def _result_schema(spine: pa.Schema, features: tuple[HistoryFeature, ...], statuses: bool) -> pa.Schema:
+    kinds = [feature.dtype.arrow for feature in features] + [pa.string()] * len(features) * statuses
+    added = [pa.field(name, kind) for name, kind in zip(output_names(features, statuses), kinds, strict=True)]
+    return pa.schema([*spine, *added], metadata=spine.metadata)
+
+
+@contextmanager
+def _connected(temp_directory: Path, memory_limit: str, threads: int | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of this call alone (a connection shared by threads fails), spilling into a folder of its own."""
+    temp_directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="join-", dir=temp_directory) as folder:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory_limit,
+            "temp_directory": folder,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "preserve_insertion_order": True,
+        }
+        if threads is not None:
+            config["threads"] = threads
+        try:
+            with duckdb.connect(":memory:", config=config) as connection:
+                connection.execute("SET GLOBAL TimeZone = 'UTC'")
+                yield connection
+        except duckdb.Error as error:
+            raise RunFailed(
+                f"The point-in-time join did not finish within {memory_limit} of memory: {error}"
+            ) from error
+
+
+def _group_streams(
+    connection: duckdb.DuckDBPyConnection,
+    spine: Spine,
+    groups: Sequence[GroupHistory],
+    *,
+    known_at: bool,
+    statuses: bool,
+) -> list[Iterator[pa.RecordBatch]]:
+    """One stream of feature columns per group that has features, each in the order of the spine."""
+    asked = [group for group in groups if group.features]
+    key_columns = _load_spine(connection, spine, asked)
+    newest, oldest = connection.sql("SELECT max(t), min(t) FROM __fh_spine").fetchall()[0]
+    if newest is None:
+        return [iter(()) for _ in asked]
+    joins = [_GroupJoin(connection, group, key_columns, newest, oldest, known_at, statuses) for group in asked]
+    if known_at:
+        _refuse_never_received(joins, newest)
+    return [part.stream() if part.group.files else _absent(part.group, statuses, spine.rows) for part in joins]
+
+
+def _load_spine(connection: duckdb.DuckDBPyConnection, spine: Spine, groups: Sequence[GroupHistory]) -> dict[str, str]:
+    """Make the table `__fh_spine` (i: row number, t: microseconds, k0...: keys); returns join key -> its column."""
+    keys = tuple(dict.fromkeys(key for group in groups for key in group.keys))
+    names = [f"k{place}" for place in range(len(keys))]
+    schema = pa.schema(
+        [("i", pa.int64()), ("t", pa.int64())]
+        + [(name, key.dtype.arrow) for name, key in zip(names, keys, strict=True)]
+    )
+    connection.register("__fh_source", pa.RecordBatchReader.from_batches(schema, _narrow(spine, keys, schema)))
+    connection.execute("CREATE TABLE __fh_spine AS SELECT * FROM __fh_source")
+    return {key.name: name for key, name in zip(keys, names, strict=True)}
+
+
+def _narrow(spine: Spine, keys: tuple[Field, ...], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    offset, time = 0, spine.event_timestamp
+    for batch in spine.batches(list(dict.fromkeys([*(key.name for key in keys), time]))):
+        numbers = pa.array(range(offset, offset + batch.num_rows), pa.int64())
+        columns = [as_key(batch[key.name], key.dtype) for key in keys]
+        yield pa.record_batch([numbers, as_microseconds(batch[time]), *columns], schema=schema)
+        offset += batch.num_rows
+
+
+def _refuse_never_received(joins: Iterable[_GroupJoin], newest: int) -> None:
+    """InvalidSpine naming each group whose first row was received after the spine's newest time, `newest`."""
+    problems = []
+    for part in joins:
+        first = part.first_created()
+        if first is not None and first > newest:
+            detail = (
+                f"known_at: the first row of group {part.group.group} was received at {_instant(first)}, after the "
+                f"newest spine row ({_instant(newest)}), so no feature was known; leave known_at out or use later rows."
+            )
+            problems.append(Problem("/known_at", detail))
+    if problems:
+        raise InvalidSpine("The spine cannot be joined as the features were known.", problems)
+
+
+def _instant(microseconds: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + microseconds * _MICROSECOND).isoformat().replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class _GroupJoin:
+    """One group's join with `__fh_spine`, as SQL; `newest` and `oldest` are the spine's times in microseconds.
+
+    No name of a user's column gets further than the innermost SELECT: from there on the history has k0... (keys),
+    event, created, accepted, ordinal, deleted, schema and f0... (features), so that no such name can clash.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    group: GroupHistory
+    key_columns: dict[str, str]
+    newest: int
+    oldest: int
+    known_at: bool
+    statuses: bool
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """The group's output columns, one row per spine row, in order. On a cursor: each streams one result."""
+        names = output_names(self.group.features, self.statuses)
+        for batch in self.connection.cursor().sql(self._sql()).to_arrow_reader(BATCH_ROWS):
+            yield batch.rename_columns(names)
+
+    def first_created(self) -> int | None:
+        """The earliest created_timestamp of the group in microseconds; None when it has no rows."""
+        if not self.group.files:
+            return None
+        sql = f"SELECT epoch_us(min({CREATED_TIMESTAMP})) FROM {self._files()}"
+        row: tuple[int | None] = self.connection.sql(sql).fetchall()[0]
+        return row[0]
+
+    def _sql(self) -> str:
+        columns = self._version_columns()
+        at_spine = _struct(["t", *[_LAST] * (len(columns) - 1)])
+        return f"""
+            WITH history AS ({self._history()})
+            SELECT {", ".join(self._answers())}
+            FROM (SELECT *, {at_spine} AS version FROM __fh_spine) AS s
+            ASOF LEFT JOIN history AS h ON {self._same_key("h")} AND s.version >= h.version
+            ORDER BY s.i
+        """
+
+    def _same_key(self, alias: str) -> str:
+        return " AND ".join(f"s.{key} = {alias}.{key}" for key in self._keys())
+
+    def _keys(self) -> list[str]:
+        return [self.key_columns[key.name] for key in self.group.keys]
+
+    def _version_columns(self) -> list[str]:
+        """What orders the rows: the version order, behind the time of availability with known_at."""
+        available = ["greatest(epoch_us(event), epoch_us(created))"] if self.known_at else []
+        return [*available, *_VERSION]
+
+    def _history(self) -> str:
+        """The rows that may be an answer, with their place in the order as the struct `version`."""
+        version = _struct(self._version_columns())
+        rows = f"""
+            SELECT *, {version} AS version FROM ({self._renamed()}) AS r
+            SEMI JOIN __fh_spine AS s ON {self._same_key("r")} WHERE {" AND ".join(self._bounds())}
+        """
+        if not self.known_at:
+            return rows
+        window = f"PARTITION BY {', '.join(self._keys())} ORDER BY version ROWS UNBOUNDED PRECEDING"
+        newest = _struct(_VERSION)
+        return f"SELECT * FROM ({rows}) QUALIFY {newest} = max({newest}) OVER ({window})"
+
+    def _bounds(self) -> list[str]:
+        """Times beyond which no row of the spine can see; one that is too old matters only as a status."""
+        bounds = [f"event <= make_timestamptz({self.newest})"]
+        if self.known_at:
+            bounds.append(f"created <= make_timestamptz({self.newest})")
+        if self.group.ttl is not None and not self.statuses:
+            oldest = max(self.oldest - self.group.ttl // _MICROSECOND, EARLIEST)
+            bounds.append(f"event >= make_timestamptz({oldest})")
+        return bounds
+
+    def _renamed(self) -> str:
+        """The files' rows under our names; a feature that no file has yet is null."""
+        stored = {row[0] for row in self.connection.sql(f"DESCRIBE SELECT * FROM {self._files()}").fetchall()}
+        keys = zip((key.name for key in self.group.keys), self._keys(), strict=True)
+        columns = [f"file.{_quoted(name)} AS {ours}" for name, ours in [*keys, *_OURS.items()]]
+        for place, feature in enumerate(self.group.features):
+            absent = f"NULL::{_sql_type(feature.dtype)}"
+            columns.append(f"{f'file.{_quoted(feature.name)}' if feature.name in stored else absent} AS f{place}")
+        return f"SELECT {', '.join(columns)} FROM {self._files()} AS file"
+
+    def _files(self) -> str:
+        """The group's files as one relation: columns by name, no meaning in the letters of a path."""
+        paths = ", ".join(_literal(glob.escape(path)) for path in self.group.files)
+        return f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
+
+    def _answers(self) -> list[str]:
+        """Steps 3 to 6 of the rule: each feature's value, then each one's status if asked for."""
+        features = list(enumerate(self.group.features))
+        values = [f"CASE WHEN {_found(feature)} AND {self._fresh()} THEN h.f{place} END" for place, feature in features]
+        if not self.statuses:
+            return values
+        return values + [
+            f"CASE WHEN NOT {_found(feature)} THEN '{NOT_FOUND}' WHEN NOT {self._fresh()} THEN '{OUTSIDE_MAX_AGE}' "
+            f"WHEN h.f{place} IS NULL THEN '{NULL_VALUE}' ELSE '{PRESENT}' END"
+            for place, feature in features
+        ]
+
+    def _fresh(self) -> str:
+        ttl = self.group.ttl
+        return "true" if ttl is None else f"(s.t - epoch_us(h.event) <= {ttl // _MICROSECOND})"
+
+
+def _found(feature: HistoryFeature) -> str:
+    """SQL: there is a row, it is no tombstone, and its schema has the feature; never null."""
+    found = "NOT h.deleted"
+    if feature.schema_ids is not None:
+        known = ", ".join(str(schema_id) for schema_id in sorted(feature.schema_ids)) or "NULL"
+        found += f" AND h.schema IN ({known})"
+    return f"coalesce({found}, false)"
+
+
+def _absent(group: GroupHistory, statuses: bool, rows: int) -> Iterator[pa.RecordBatch]:
+    """The output columns of a group without rows, for `rows` spine rows."""
+    names = output_names(group.features, statuses)
+    for start in range(0, rows, BATCH_ROWS):
+        size = min(BATCH_ROWS, rows - start)
+        columns = [pa.nulls(size, feature.dtype.arrow) for feature in group.features]
+        missing = [pa.repeat(NOT_FOUND, size)] * (len(names) - len(columns))
+        yield pa.record_batch([*columns, *missing], names)
+
+
+def _struct(values: Sequence[str]) -> str:
+    """A SQL struct of these expressions; DuckDB compares structs field by field, from the first on."""
+    return "{" + ", ".join(f"'{chr(97 + place)}': {value}" for place, value in enumerate(values)) + "}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sql_type(dtype: Dtype) -> str:
+    if dtype.kind == "embedding":
+        return "FLOAT[]"
+    return f"{_SQL_TYPES[dtype.item]}[]" if dtype.kind == "list" else _SQL_TYPES[dtype.kind]
+
+
+def _side_by_side(streams: Iterable[Iterator[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """One stream with all columns of `streams` (equally many rows each, batches of any size), as `schema` says."""
+    filled = [(batch for batch in stream if batch.num_rows) for stream in streams]
+    heads = [next(stream, _END) for stream in filled]
+    while size := min(head.num_rows for head in heads):
+        columns = {name: part for head in heads for name, part in zip(head.schema.names, head.columns, strict=True)}
+        yield pa.record_batch([columns[field.name].slice(0, size).cast(field.type) for field in schema], schema=schema)
+        rests = [head.slice(size) for head in heads]
+        heads = [rest if rest.num_rows else next(stream, _END) for rest, stream in zip(rests, filled, strict=True)]
+    if any(head.num_rows for head in heads):
+        raise RunFailed("The spine changed while it was joined: its number of rows is not what it was.")
+
+
+def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, output: Path) -> int:
+    """Write a Parquet file with page checksums and answer its rows; under another name until it is whole."""
+    rows, part = 0, output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return rows

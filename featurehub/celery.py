@@ -1,0 +1,13 @@
+"""The Celery app; its settings are the CELERY_ ones of Django's."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "featurehub.settings")
+
+app = Celery("featurehub")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()

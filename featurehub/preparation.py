@@ -1,0 +1,73 @@
+"""What `make run` does before it starts its servers: tables, static files, demo data, a login and an API key.
+
+Each step is repeatable. Progress goes to stderr; stdout gets one JSON object, `{"user", "password", "key"}`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import django
+from django.core.management import call_command
+
+USER = "admin"
+KEY_NAME = "make run"
+
+
+def main() -> None:
+    django.setup()
+    # What a command prints is progress here: stdout is for the answer alone.
+    with redirect_stdout(sys.stderr):
+        login = _prepare()
+    print(json.dumps(login))
+
+
+def _prepare() -> dict[str, str]:
+    with _step("database"):
+        call_command("migrate", verbosity=0, interactive=False)
+    with _step("static files"):
+        call_command("collectstatic", verbosity=0, interactive=False)
+    with _step("demo data"):
+        call_command("demo")
+    with _step("login and API key"):
+        return {"user": USER, "password": _fresh_password(), "key": _fresh_key()}
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    started = time.monotonic()
+    print(f"  {name} ...", file=sys.stderr, flush=True)
+    yield
+    print(f"  {name}: done in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def _fresh_password() -> str:
+    """A new password for the superuser of the embedded stack, who is made if need be."""
+    from django.contrib.auth import get_user_model  # models exist once Django is set up
+
+    password = secrets.token_urlsafe(12)
+    user, _ = get_user_model().objects.get_or_create(
+        username=USER, defaults={"is_staff": True, "is_superuser": True, "email": "admin@example.com"}
+    )
+    user.set_password(password)
+    user.save()
+    return password
+
+
+def _fresh_key() -> str:
+    """A key that reads and writes; the one of the run before ends here."""
+    from catalog import access  # models exist once Django is set up
+    from catalog.models import ApiKey
+
+    for earlier in ApiKey.objects.filter(name=KEY_NAME, revoked_at=None):
+        access.revoke_key(earlier.public_id)
+    return access.create_key(name=KEY_NAME, scopes=access.SCOPES)[1]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The way in: from files and pushes through conforming, transforming and validating into both stores."""

@@ -1,0 +1,88 @@
+"""Moving pushed rows from the log into the offline table, many pushes in one commit, each exactly once.
+
+Which batches a drain holds is committed before its files are written, and the drain's id is the transaction id of
+the commit: a drain that was cut short anywhere is finished by the next one without doubling a row.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import polars as pl
+from django.db import transaction
+from django.utils import timezone
+
+from catalog import stores
+from catalog.models import FeatureGroup
+from catalog.schemas import from_stored
+from engine.schema import SCHEMA
+from ingestion.models import Drain, PushBatch
+from ingestion.push_rows import rows_of
+
+BATCHES_PER_DRAIN = 2_000
+
+
+def drain(group: FeatureGroup) -> int:
+    """Write every logged push of the group offline; how many rows. Unfinished drains are finished first."""
+    rows = 0
+    for unfinished in group.drains.filter(landed_at=None):
+        rows += _land(unfinished)
+    while (claimed := _claim(group)) is not None:
+        rows += _land(claimed)
+    return rows
+
+
+def drain_all() -> int:
+    """Drain every group that has something logged; how many rows."""
+    waiting = FeatureGroup.objects.filter(push_batches__drain=None, push_batches__isnull=False)
+    unfinished = FeatureGroup.objects.filter(drains__landed_at=None, drains__isnull=False)
+    return sum(drain(group) for group in (waiting | unfinished).distinct().select_related("entity"))
+
+
+def on_history_wanted(groups: Sequence[str], **_: object) -> None:
+    """Somebody is about to read the offline history of these groups: what was pushed so far must be in it."""
+    for group in FeatureGroup.objects.select_related("entity").filter(name__in=groups):
+        drain(group)
+
+
+def _claim(group: FeatureGroup) -> Drain | None:
+    """The next batches of one group version as a drain, by state and not by number; None when there are none."""
+    with transaction.atomic():
+        waiting = PushBatch.objects.select_for_update(skip_locked=_can_skip_locked()).filter(group=group, drain=None)
+        oldest = waiting.order_by("pk").first()
+        if oldest is None:
+            return None
+        claimed = Drain.objects.create(group=group, group_version=oldest.group_version)
+        same_version = waiting.filter(group_version=oldest.group_version).order_by("pk")
+        chosen = list(same_version.values_list("pk", flat=True)[:BATCHES_PER_DRAIN])
+        PushBatch.objects.filter(pk__in=chosen).update(drain=claimed)
+        return claimed
+
+
+def _can_skip_locked() -> bool:
+    return transaction.get_connection().features.has_select_for_update_skip_locked
+
+
+def _land(claimed: Drain) -> int:
+    group = claimed.group
+    batches = claimed.batches.order_by("pk")
+    frames = [rows_of(batch) for batch in batches]
+    if frames:
+        _commit(claimed, pl.concat(frames, how="diagonal"))
+    claimed.landed_at = timezone.now()
+    claimed.save(update_fields=["landed_at"])
+    return sum(frame.height for frame in frames)
+
+
+def _commit(claimed: Drain, rows: pl.DataFrame) -> None:
+    table = stores.offline(claimed.group.name, claimed.group_version)
+    transaction_id = f"drain:{claimed.id}"
+    if table.has_landed(transaction_id):
+        return
+    files = []
+    for (number,), part in sorted(rows.group_by([SCHEMA]), key=lambda group: group[0]):
+        schema = from_stored(claimed.group.schemas.select_related("group").get(number=number))
+        name = f"drain-{claimed.id}-{uuid.uuid4().hex[:8]}-{number}"
+        files.append(table.write_file(part, schema.offline, name=name, sort_by=schema.key_names))
+    table.commit(files, schema.offline, transaction=transaction_id)  # the last schema has the columns of all

@@ -1,0 +1,98 @@
+"""What happens to every row on its way in, batch or push: conform, transform, validate; accepted or rejected.
+
+The same functions in the same order for ten million rows of a file and for one pushed row, so that both stores and
+both ways in hold one result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+
+from catalog.schemas import Local, transformer
+from engine.conform import Conformed
+from engine.schema import (
+    ACCEPTED,
+    CREATED_TIMESTAMP,
+    DELETED,
+    ORDINAL,
+    RUN,
+    SCHEMA,
+    TIMESTAMP_POLARS,
+    GroupSchema,
+)
+from engine.validation import validate
+from engine.violations import Violation
+
+ROW = "_row"
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """One batch after the pipeline.
+
+    accepted: the computed rows, with their row number in the batch as ROW.
+    rejected: every violation that keeps its rows out; a row may stand in several.
+    noted:    violations of rules that keep the row: `warn` and `set_null`.
+    """
+
+    accepted: pl.DataFrame
+    rejected: list[Violation]
+    noted: list[Violation]
+
+
+@dataclass
+class Pipeline:
+    """The compiled way in for one schema; `seen` spans the batches of one run, for `unique`."""
+
+    schema: GroupSchema
+    local: Local = field(default_factory=dict)
+    seen: dict[str, set[object]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.transformer = transformer(self.schema, self.local)
+
+    def process(self, conformed: Conformed) -> Processed:
+        """Transform and validate one conformed batch."""
+        frame, failed = self.transformer.apply(conformed.frame)
+        validated = validate(frame, self.schema.features, seen=self.seen)
+        rejected = [*conformed.violations, *failed, *validated.rejected]
+        accepted = validated.frame.with_row_index(ROW)
+        if rejected:
+            bad = pl.concat([violation.rows for violation in rejected]).unique()
+            accepted = accepted.filter(~pl.col(ROW).is_in(bad.implode()))
+        return Processed(accepted, rejected, [*validated.warned, *validated.nulled])
+
+
+def stamped(
+    rows: pl.DataFrame, schema: GroupSchema, *, accepted: int, accepted_at: datetime, first_ordinal: int, run: str
+) -> pl.DataFrame:
+    """Accepted rows as offline rows: with their place in the version order, their schema and where they came from.
+
+    A row's ordinal is its number in the whole run; its created timestamp is the acceptance's unless its source gave one.
+    """
+    arrived = pl.lit(accepted_at, dtype=TIMESTAMP_POLARS)
+    return rows.with_columns(
+        pl.col(CREATED_TIMESTAMP).fill_null(arrived),
+        pl.lit(accepted, dtype=pl.Int64).alias(ACCEPTED),
+        (pl.col(ROW).cast(pl.Int64) + first_ordinal).alias(ORDINAL),
+        pl.lit(schema.schema_id, dtype=pl.Int32).alias(SCHEMA),
+        pl.lit(False).alias(DELETED),
+        pl.lit(run).alias(RUN),
+    ).select(schema.offline.names)
+
+
+def first_of_each_row(violations: Sequence[Violation]) -> list[Violation]:
+    """The violations with each row left only in the first that names it, so that every rejected row counts once."""
+    taken: set[int] = set()
+    firsts = []
+    for violation in violations:
+        rows = [row for row in violation.rows.to_list() if row not in taken]
+        taken.update(rows)
+        if rows:
+            kept = pl.Series(violation.rows.name, rows, dtype=violation.rows.dtype)
+            firsts.append(Violation(violation.column, violation.rule, violation.detail, kept))
+    return firsts

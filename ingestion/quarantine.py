@@ -1,0 +1,103 @@
+"""Keeping rejected rows: their payload, the rule they broke and the run they came with.
+
+Payloads of a run are one Parquet file beside the group's tables; the database holds counts per rule and some samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from catalog import stores
+from catalog.models import Run
+from engine.violations import Violation
+from ingestion.models import QuarantinedRule
+from ingestion.pipeline import first_of_each_row
+
+SAMPLES_PER_RULE = 20
+PAYLOADS = pa.schema(
+    [
+        ("column", pa.string()),
+        ("rule", pa.string()),
+        ("detail", pa.string()),
+        ("row", pa.int64()),
+        ("payload", pa.string()),
+    ]
+)
+
+
+class Quarantine:
+    """The rejected rows of one run, written as they come. `row` counts the run's rows from 0."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.path: Path = stores.quarantine_folder(run.group.name) / f"{run.id}.parquet"
+        self.rows = 0
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._details: dict[tuple[str, str], str] = {}
+        self._samples: dict[tuple[str, str], list[dict[str, object]]] = {}
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, batch: pa.RecordBatch, violations: Sequence[Violation], *, first_row: int) -> None:
+        """Keep the rows of `batch` that the violations name, each under the first rule it broke."""
+        for violation in first_of_each_row(violations):
+            payloads = [_payload(row) for row in batch.take(violation.rows.to_arrow()).to_pylist()]
+            numbers = [first_row + row for row in violation.rows.to_list()]
+            self._write(violation, numbers, payloads)
+            self._count(violation, numbers, payloads)
+
+    def _write(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self.path, PAYLOADS, write_page_checksum=True)
+        why = [[text] * len(numbers) for text in (violation.column, violation.rule, violation.detail)]
+        self._writer.write_table(pa.table([*why, numbers, payloads], schema=PAYLOADS))
+
+    def _count(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
+        key = (violation.column, violation.rule)
+        self.rows += len(numbers)
+        self._counts[key] += len(numbers)
+        self._details.setdefault(key, violation.detail)
+        samples = self._samples.setdefault(key, [])
+        room = SAMPLES_PER_RULE - len(samples)
+        samples += [{"row": n, "payload": p[:2000]} for n, p in zip(numbers[:room], payloads, strict=False)]
+
+    def close(self) -> None:
+        """Finish the payload file; call before `record`."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def record(self) -> None:
+        """Write the counts and samples of every rule to the database."""
+        QuarantinedRule.objects.bulk_create(
+            QuarantinedRule(
+                run=self.run,
+                column=column,
+                rule=rule,
+                detail=self._details[column, rule],
+                row_count=count,
+                samples=self._samples[column, rule],
+            )
+            for (column, rule), count in self._counts.items()
+        )
+
+    def broken_rules(self) -> str:
+        """The rules that rows broke, most rows first, for a message: `amount min_value: 112 rows; ...`."""
+        return "; ".join(f"{column} {rule}: {count} rows" for (column, rule), count in self._counts.most_common(5))
+
+
+def _payload(row: dict[str, object]) -> str:
+    """A raw row as JSON text. What JSON cannot say (NaN, bytes) is kept as text, since the payload is for people."""
+    return orjson.dumps({name: _sayable(value) for name, value in row.items()}, default=repr).decode()
+
+
+def _sayable(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value

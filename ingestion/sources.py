@@ -1,0 +1,151 @@
+"""Source files: which ones a path means, whether they may be read, and their rows as Arrow batches.
+
+A path of a definition lies below one of FEATUREHUB_SOURCE_ROOTS, also after every symbolic link is followed; an
+operator's own path (`manage.py ingest --from`) may be any regular file.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from django.conf import settings
+from pyarrow import csv
+
+from engine.errors import InvalidSource
+
+ROWS_PER_BATCH = 131_072
+CSV_BLOCK_BYTES = 8 << 20
+_CSV_ENDINGS = (".csv", ".csv.gz")
+_ENDINGS = (*_CSV_ENDINGS, ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file as it was when its hash was taken."""
+
+    path: Path
+    size: int
+    modified_ns: int
+    sha256: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its columns come as text, to be conformed value by value."""
+        return self.path.name.endswith(_CSV_ENDINGS)
+
+
+def find(pattern: str, roots: Sequence[Path] | None = None) -> list[Path]:
+    """The files that a definition's path or glob means, sorted; raises InvalidSource when there is none.
+
+    `roots` are the allowed ones by default. A match that leads out of the roots is refused by name.
+    """
+    roots = [Path(root).resolve() for root in (settings.FEATUREHUB_SOURCE_ROOTS if roots is None else roots)]
+    if "\0" in pattern or "://" in pattern:
+        raise InvalidSource(f"{pattern!r} is not a path: a source is a file or a glob below a source root.")
+    found = [path for root in roots for path in _matches(root, pattern)]
+    if not found:
+        places = ", ".join(map(str, roots)) or "no folder (FEATUREHUB_SOURCE_ROOTS is empty)"
+        raise InvalidSource(f"No file matches {pattern!r} below {places}.")
+    for path in found:
+        if not any(path.resolve().is_relative_to(root) for root in roots):
+            raise InvalidSource(f"{pattern!r} leads to {path.resolve()}, which lies outside the source roots.")
+    return sorted(set(found))
+
+
+def _matches(root: Path, pattern: str) -> list[Path]:
+    return [Path(match) for match in glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)]
+
+
+def inspect(path: Path) -> Content:
+    """A readable source file with its size and SHA-256; raises InvalidSource saying what is wrong with it."""
+    if not path.name.endswith(_ENDINGS):
+        raise InvalidSource(f"{path} is not a source file: its name ends in {', '.join(_ENDINGS)}.")
+    try:
+        # O_NONBLOCK, since opening a pipe that nobody writes to would wait for ever.
+        descriptor = os.open(path.resolve(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise InvalidSource(f"{path} cannot be opened: {error.strerror}.") from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidSource(f"{path} is not a regular file.")
+        if status.st_size == 0:
+            raise InvalidSource(f"{path} is empty: not even a header.")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Content(path, status.st_size, status.st_mtime_ns, digest)
+
+
+def column_names(content: Content) -> list[str]:
+    """The columns of a source file, in order, repetitions kept."""
+    with _read_errors(content):
+        if content.is_text:
+            return _csv_header(content)
+        with pq.ParquetFile(content.path) as file:
+            return list(file.schema_arrow.names)
+
+
+def read(content: Content) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of at most ROWS_PER_BATCH; CSV columns all as strings, an empty unquoted field as null.
+
+    Raises InvalidSource for a file that cannot be read to its end or that changed while it was read.
+    """
+    with _read_errors(content):
+        yield from _read_csv(content) if content.is_text else _read_parquet(content)
+    status = os.stat(content.path)
+    if (status.st_size, status.st_mtime_ns) != (content.size, content.modified_ns):
+        raise InvalidSource(f"{content.path} changed while it was read; nothing of it was kept.")
+
+
+class _read_errors:
+    """Names the file in whatever Arrow or the system says while it is read."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, (pa.ArrowException, OSError, EOFError)):
+            raise InvalidSource(f"{self.content.path} cannot be read: {error}") from error
+
+
+def _csv_stream(content: Content) -> pa.NativeFile:
+    compression = "gzip" if content.path.name.endswith(".gz") else None
+    return pa.input_stream(str(content.path), compression=compression)
+
+
+def _csv_header(content: Content) -> list[str]:
+    with csv.open_csv(_csv_stream(content), read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES)) as reader:
+        return list(reader.schema.names)
+
+
+def _read_csv(content: Content) -> Iterator[pa.RecordBatch]:
+    options = csv.ConvertOptions(
+        column_types={name: pa.string() for name in _csv_header(content)},
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    with csv.open_csv(
+        _csv_stream(content),
+        read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=options,
+    ) as reader:
+        for batch in reader:
+            for start in range(0, batch.num_rows, ROWS_PER_BATCH):
+                yield batch.slice(start, ROWS_PER_BATCH)
+
+
+def _read_parquet(content: Content) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(content.path, page_checksum_verification=True) as file:
+        yield from file.iter_batches(batch_size=ROWS_PER_BATCH)

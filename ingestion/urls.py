@@ -1,0 +1,15 @@
+"""The routes of ingestion; each answers with and without a trailing slash."""
+
+from __future__ import annotations
+
+from django.urls import re_path
+
+from ingestion import api
+
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+urlpatterns = [
+    re_path(r"^ingest/(?P<group>[^/]+)/(?P<id>[^/]+)/?$", api.IngestRowView.as_view(), name="ingest-row"),
+    re_path(r"^api/v1/groups/(?P<group>[^/]+)/runs/?$", api.GroupRunsView.as_view(), name="group-runs"),
+    re_path(rf"^api/v1/runs/(?P<id>{UUID})/?$", api.RunView.as_view(), name="run"),
+]

@@ -1,0 +1,57 @@
+"""One entity's vector, asked for by the entity's name and its id as it stands in a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from catalog.models import Status
+from catalog.snapshot import Catalog, FeatureSnapshot
+from engine.entity_key import parse_id
+from engine.errors import EntityNotFound, InvalidInput
+from engine.status import NOT_FOUND
+from serving import names, vectors
+from serving.plan import Plan, plan_for
+from serving.vectors import Vectors
+
+
+def read_entity(
+    entity: str, id: str, *, features: str | None = None, service: str | None = None
+) -> tuple[Vectors, list[str]]:
+    """One entity's vector and the label of each value; `features` is a comma list, all servable ones by default.
+
+    Raises EntityNotFound when there is no row of the entity in any asked group.
+    """
+    asked = [name.strip() for name in features.split(",")] if features is not None else None
+
+    def make_plan(catalog: Catalog) -> Plan:
+        return _plan_of_entity(entity, asked, service, catalog)
+
+    def columns(plan: Plan) -> Mapping[str, Sequence[object]]:
+        return {key.name: [value] for key, value in zip(plan.keys, parse_id(id, plan.keys), strict=True)}
+
+    found = vectors.read(make_plan, columns)
+    if found.plan.features and set(found.statuses[0]) == {NOT_FOUND}:
+        raise EntityNotFound(f"There is no row of {entity} {id!r} in the asked groups.")
+    return found, asked or labels_of(found.plan.features)
+
+
+def _plan_of_entity(entity: str, asked: Sequence[str] | None, service: str | None, catalog: Catalog) -> Plan:
+    of_entity, groups = names.entity_or_group(entity, catalog)
+    if service is not None:
+        plan = vectors.of_service(service)(catalog)
+        if other := sorted({f.full_name for f in plan.features if catalog.groups[f.group].entity != of_entity}):
+            raise InvalidInput(f"{service} also reads features of other entities: {', '.join(other)}.")
+        return plan
+    if asked is not None:
+        return plan_for(names.find_features(asked, groups, where=entity), catalog)
+    servable = (Status.ACTIVE, Status.DEPRECATED)
+    found = [f for group in groups for f in group.features.values() if f.status in servable]
+    if not found:
+        raise EntityNotFound(f"{entity} has no feature that is served.")
+    return plan_for(found, catalog)
+
+
+def labels_of(features: Sequence[FeatureSnapshot]) -> list[str]:
+    """What values are called when nobody asked by name: bare, `group:name` where two features share a name."""
+    bare = [feature.name for feature in features]
+    return [f.full_name if bare.count(f.name) > 1 else f.name for f in features]

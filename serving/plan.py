@@ -1,0 +1,121 @@
+"""How a list of features is read: which keys to ask for and which slots of the rows to pick.
+
+A plan is immutable, made once per list and catalog version, and kept with that catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from catalog import stores
+from catalog.models import Status
+from catalog.snapshot import Catalog, FeatureSnapshot, GroupSnapshot
+from engine.errors import InvalidInput
+from engine.online.codec import StoredValue
+from engine.schema import Field
+from serving.names import require_servable
+
+Pick = Callable[[list[StoredValue]], tuple[StoredValue, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How rows of one schema give the group's asked features: `pick` takes them when the schema has all.
+
+    `slots` holds the place of each asked feature in a row, or None for one that the schema does not have.
+    """
+
+    slots: tuple[int | None, ...]
+    pick: Pick | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRead:
+    """One key per entity: its prefix, the join keys by place in `Plan.keys`, and what to take out of the row.
+
+    `outputs` gives, for each feature taken, its place in the vector.
+    """
+
+    prefix: bytes
+    key_places: tuple[int, ...]
+    ttl_us: int | None
+    outputs: tuple[int, ...]
+    layouts: dict[int, Layout]
+    is_whole_vector: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to read one feature list: `features` in the order asked, `keys` every join key that is needed."""
+
+    features: tuple[FeatureSnapshot, ...]
+    keys: tuple[Field, ...]
+    groups: tuple[GroupRead, ...]
+    deprecated: tuple[FeatureSnapshot, ...]
+
+    @property
+    def feature_names(self) -> list[str]:
+        return [feature.full_name for feature in self.features]
+
+
+def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
+    """The plan of a feature list; raises FeatureNotActive or FeatureArchived when one of it is not served."""
+    asked = tuple((feature.group, feature.name) for feature in features)
+    plan = catalog.plans.get(asked)
+    if plan is None:
+        plan = catalog.plans[asked] = _make(features, catalog)
+    assert isinstance(plan, Plan)  # noqa: S101  nothing else is kept there
+    return plan
+
+
+def _make(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
+    require_servable(features)
+    names = list(dict.fromkeys(feature.group for feature in features))
+    keys = _join_keys([catalog.groups[name] for name in names], catalog)
+    places = {key.name: place for place, key in enumerate(keys)}
+    return Plan(
+        tuple(features),
+        keys,
+        tuple(_group_read(catalog.groups[name], features, catalog, places) for name in names),
+        tuple(feature for feature in features if feature.status == Status.DEPRECATED),
+    )
+
+
+def _join_keys(groups: Sequence[GroupSnapshot], catalog: Catalog) -> tuple[Field, ...]:
+    keys: dict[str, Field] = {}
+    for group in groups:
+        for key in catalog.entities[group.entity]:
+            if keys.setdefault(key.name, key) != key:
+                raise InvalidInput(f"The asked groups differ on the type of the join key {key.name}.")
+    return tuple(keys.values())
+
+
+def _group_read(
+    group: GroupSnapshot, features: Sequence[FeatureSnapshot], catalog: Catalog, places: dict[str, int]
+) -> GroupRead:
+    outputs = tuple(place for place, feature in enumerate(features) if feature.group == group.name)
+    names = [features[place].name for place in outputs]
+    return GroupRead(
+        stores.online().row_prefix(group.name, group.version),
+        tuple(places[key.name] for key in catalog.entities[group.entity]),
+        None if group.ttl is None else round(group.ttl.total_seconds() * 1_000_000),
+        outputs,
+        {number: _layout(names, stored) for number, stored in group.layouts.items()},
+        outputs == tuple(range(len(features))),
+    )
+
+
+def _layout(names: Sequence[str], stored: tuple[str, ...]) -> Layout:
+    places = {name: place for place, name in enumerate(stored)}
+    slots = tuple(places.get(name) for name in names)
+    whole = [slot for slot in slots if slot is not None]
+    return Layout(slots, _picker(whole) if len(whole) == len(slots) else None)
+
+
+def _picker(slots: list[int]) -> Pick:
+    if len(slots) == 1:
+        only = slots[0]
+        return lambda values: (values[only],)
+    return itemgetter(*slots)

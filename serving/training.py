@@ -1,0 +1,121 @@
+"""Training datasets: a spine joined with features as they were at each row's time.
+
+`manage.py train` and FeatureStore.get_historical_features call `build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from django.conf import settings
+from pyarrow import csv
+
+from catalog import snapshot, stores
+from catalog.snapshot import Catalog, FeatureSnapshot
+from engine.errors import InvalidSpine
+from engine.pointintime import duckdb
+from engine.pointintime.rule import GroupHistory, HistoryFeature
+from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW
+from serving.vectors import MakePlan, of_features, of_service
+
+MEMORY_LIMIT = "2GB"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a dataset is made of: exactly one of a service (`name` or `name@2`) and feature names."""
+
+    service: str = ""
+    features: tuple[str, ...] = ()
+
+    def make_plan(self) -> MakePlan:
+        return of_service(self.service) if self.service else of_features(self.features)
+
+
+def build(
+    asked: Asked,
+    spine: pa.Table | Path,
+    *,
+    event_timestamp: str = EVENT_TIMESTAMP,
+    known_at: bool = False,
+    statuses: bool = False,
+    output: Path | None = None,
+) -> pa.Table | int:
+    """The spine's rows in their order with the asked features beside them; see engine/pointintime/rule.py.
+
+    spine:  an Arrow table, or the path of a Parquet or CSV file.
+    output: a Parquet file to write; then the answer is its number of rows.
+
+    Columns are called by their bare feature name, `group__name` where that clashes with another feature or a column of
+    the spine. Rows that were pushed before the call are part of the history. Raises InvalidSpine, and what a read of
+    these features raises for unknown, draft and archived ones.
+    """
+    catalog = snapshot.load()
+    plan = asked.make_plan()(catalog)
+    columns = spine_columns(spine)
+    names = output_names(plan.features, columns)
+    stores.history_wanted.send(build, groups=list(dict.fromkeys(feature.group for feature in plan.features)))
+    return duckdb.join(
+        _as_parquet_or_table(spine, event_timestamp, plan_keys={key.name for key in plan.keys}),
+        _histories(plan.features, names, catalog),
+        event_timestamp=event_timestamp,
+        known_at=known_at,
+        statuses=statuses,
+        order=names,
+        memory_limit=MEMORY_LIMIT,
+        temp_directory=Path(settings.FEATUREHUB_HOME) / "tmp",
+        output=output,
+    )
+
+
+def output_names(features: Sequence[FeatureSnapshot], spine: Sequence[str]) -> list[str]:
+    """What the features are called beside the columns of a spine."""
+    taken = [*spine, *(feature.name for feature in features)]
+    return [f"{f.group}__{f.name}" if taken.count(f.name) > 1 else f.name for f in features]
+
+
+def _histories(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: Catalog) -> list[GroupHistory]:
+    by_group: dict[str, list[HistoryFeature]] = {}
+    for feature, name in zip(features, names, strict=True):
+        schema_ids = catalog.groups[feature.group].schema_ids_with(feature.name)
+        by_group.setdefault(feature.group, []).append(HistoryFeature(feature.name, name, feature.dtype, schema_ids))
+    return [
+        GroupHistory(
+            name,
+            tuple(stores.offline(name, catalog.groups[name].version).files()),
+            catalog.entities[catalog.groups[name].entity],
+            catalog.groups[name].ttl,
+            tuple(asked),
+        )
+        for name, asked in by_group.items()
+    ]
+
+
+def spine_columns(spine: pa.Table | Path) -> list[str]:
+    """The column names of a spine; raises InvalidSpine for a file that is neither Parquet nor CSV, or unreadable."""
+    if isinstance(spine, pa.Table):
+        return list(spine.column_names)
+    try:
+        if spine.suffix == ".parquet":
+            return list(pq.read_schema(spine).names)
+        if spine.suffix == ".csv":
+            with csv.open_csv(spine) as reader:
+                return list(reader.schema.names)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
+    raise InvalidSpine(f"The spine {spine} is neither a .parquet nor a .csv file.")
+
+
+def _as_parquet_or_table(spine: pa.Table | Path, event_timestamp: str, *, plan_keys: set[str]) -> pa.Table | Path:
+    """A CSV spine as a table: join keys stay text unless they read as whole numbers, its time is RFC 3339."""
+    if isinstance(spine, pa.Table) or spine.suffix == ".parquet":
+        return spine
+    types = {event_timestamp: TIMESTAMP_ARROW}
+    try:
+        return csv.read_csv(spine, convert_options=csv.ConvertOptions(column_types=types))
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error

@@ -1,0 +1,233 @@
+"""Reading feature vectors: one Redis command for any number of groups, no database, five honest answers.
+
+Statuses (engine/status.py): PRESENT; NULL_VALUE, a stored null; NOT_FOUND, never written, deleted, or the row's schema
+does not have the feature; OUTSIDE_MAX_AGE, older than the group's TTL, its value withheld; INVALID, bytes that cannot
+be read. The TTL is inclusive and counted from the event timestamp.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from catalog import snapshot, stores
+from catalog.snapshot import Catalog
+from engine.entity_key import KeyValue, check_key, encode_key
+from engine.errors import CorruptData, InvalidInput, Problem, TooLarge, Unavailable, near_names
+from engine.online.codec import StoredValue, decode_row
+from engine.online.store import row_key
+from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
+from serving.names import find_features, find_service
+from serving.plan import GroupRead, Plan, plan_for
+
+log = logging.getLogger(__name__)
+
+MAX_ROWS = 1_000
+MAX_VALUES = 100_000
+#: Reads of one request: a catalog change during the first makes a second, and so on.
+ATTEMPTS = 5
+
+MakePlan = Callable[[Catalog], Plan]
+Columns = Mapping[str, Sequence[object]] | Callable[[Plan], Mapping[str, Sequence[object]]]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The answer to one read: a row per entity in the order asked, a column per feature of the plan.
+
+    values:   as stored (timestamps in microseconds, embeddings as float32 bytes); see `python_values`.
+    event_us: the event timestamp of the row that a value comes from, in microseconds; None without a row.
+    """
+
+    plan: Plan
+    values: list[list[StoredValue]]
+    statuses: list[list[Status]]
+    event_us: list[list[int | None]]
+
+    def python_values(self) -> list[list[object]]:
+        """The values as Python has them: aware datetimes, lists of floats."""
+        return [[_python(v, f.dtype.kind) for v, f in zip(row, self.plan.features, strict=True)] for row in self.values]
+
+    def json_values(self, *, int64_as_string: bool = False) -> list[list[object]]:
+        """The values as JSON has them: RFC 3339 with `Z`, lists of numbers; int64 as strings when asked."""
+        makers = [_json_maker(feature.dtype.kind, int64_as_string) for feature in self.plan.features]
+        if not any(makers):
+            return self.values  # type: ignore[return-value]
+        return [
+            [maker(value) if maker and value is not None else value for value, maker in zip(row, makers, strict=True)]
+            for row in self.values
+        ]
+
+
+def read(make_plan: MakePlan, columns: Columns) -> Vectors:
+    """The vectors of the entities whose join key values are `columns`: one list per join key, all of one length,
+    or a function of the plan that gives them.
+
+    `make_plan` chooses the features from a catalog; it is asked again when Redis names a newer catalog than the
+    process knew. Raises InvalidInput for wrong keys, TooLarge beyond MAX_ROWS or MAX_VALUES, Unavailable when Redis
+    does not answer and OnlineStoreCold when it does not hold the store.
+    """
+    catalog = snapshot.current()
+    for _ in range(ATTEMPTS):
+        plan = make_plan(catalog)
+        keys = redis_keys(plan, columns(plan) if callable(columns) else columns)
+        try:
+            state, values = stores.online().read(keys)
+        except Unavailable:
+            snapshot.forget()
+            raise
+        checked = snapshot.checked_against(state)
+        if checked is catalog:
+            return _decode(plan, values, len(keys) // max(len(plan.groups), 1))
+        catalog = checked
+    raise Unavailable("The catalog changed with every read of this request; try again.")
+
+
+def of_features(names: Sequence[str]) -> MakePlan:
+    """Plans for features named `group:name`, or bare where only one group has the name."""
+    return lambda catalog: plan_for(find_features(names, catalog.groups.values(), where="The catalog"), catalog)
+
+
+def of_service(name: str) -> MakePlan:
+    """Plans for a service, as `name` or `name@version`."""
+
+    def make(catalog: Catalog) -> Plan:
+        service = find_service(name, catalog)
+        return plan_for([catalog.groups[group].features[feature] for group, feature in service.features], catalog)
+
+    return make
+
+
+def redis_keys(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[bytes]:
+    """The keys of every entity and group, entity by entity."""
+    rows = _key_rows(plan, columns)
+    return [
+        row_key(group.prefix, encode_key([row[place] for place in group.key_places]))
+        for row in rows
+        for group in plan.groups
+    ]
+
+
+def _key_rows(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[tuple[KeyValue, ...]]:
+    wanted = [key.name for key in plan.keys]
+    problems = [Problem(f"/entities/{name}", "this join key is missing") for name in wanted if name not in columns]
+    problems += [
+        Problem(f"/entities/{name}", "no asked feature has this join key", near_names(name, wanted))
+        for name in columns
+        if name not in wanted
+    ]
+    if problems:
+        raise InvalidInput(f"The asked features are found by {', '.join(wanted)}.", problems)
+    lengths = {name: len(columns[name]) for name in wanted}
+    if len(set(lengths.values())) > 1:
+        raise InvalidInput(f"The join key columns differ in length: {lengths}.")
+    rows = next(iter(lengths.values()), 0)
+    if rows > MAX_ROWS or rows * len(plan.features) > MAX_VALUES:
+        raise TooLarge(f"One request reads at most {MAX_ROWS} entities and {MAX_VALUES} values; split it.")
+    checked = [
+        [check_key(value, key, pointer=f"/entities/{key.name}/{row}") for row, value in enumerate(columns[key.name])]
+        for key in plan.keys
+    ]
+    return list(zip(*checked, strict=True))
+
+
+def _decode(plan: Plan, values: Sequence[bytes | None], rows: int) -> Vectors:
+    now_us = time.time_ns() // 1000
+    width, groups = len(plan.features), plan.groups
+    vectors = Vectors(plan, [], [], [])
+    for row in range(rows):
+        found = [_read_group(group, values[row * len(groups) + at], now_us) for at, group in enumerate(groups)]
+        if len(groups) == 1 and groups[0].is_whole_vector:
+            row_values, statuses, event_us = found[0]
+            vectors.values.append(row_values)
+            vectors.statuses.append(statuses)
+            vectors.event_us.append([event_us] * width)
+        else:
+            _spread(vectors, groups, found, width)
+    return vectors
+
+
+Found = tuple[list[StoredValue], list[Status], int | None]
+
+
+def _spread(vectors: Vectors, groups: Sequence[GroupRead], found: Sequence[Found], width: int) -> None:
+    """Append one row, each group's features at their places."""
+    values: list[StoredValue] = [None] * width
+    statuses: list[Status] = [NOT_FOUND] * width
+    events: list[int | None] = [None] * width
+    for group, (group_values, group_statuses, event_us) in zip(groups, found, strict=True):
+        for place, value, status in zip(group.outputs, group_values, group_statuses, strict=True):
+            values[place], statuses[place], events[place] = value, status, event_us
+    vectors.values.append(values)
+    vectors.statuses.append(statuses)
+    vectors.event_us.append(events)
+
+
+def _read_group(group: GroupRead, value: bytes | None, now_us: int) -> Found:
+    if value is None:
+        return _nothing(group, NOT_FOUND, None)
+    try:
+        row = decode_row(value)
+        layout = group.layouts[row.schema_id]
+        if row.deleted:
+            return _nothing(group, NOT_FOUND, None)
+        if group.ttl_us is not None and now_us - row.event_us > group.ttl_us:
+            return _nothing(group, OUTSIDE_MAX_AGE, row.event_us)
+        if layout.pick is None:
+            return _partly(layout.slots, row.values, row.event_us)
+        picked = list(layout.pick(row.values))
+    except (CorruptData, KeyError, IndexError, struct.error) as error:
+        log.error("an online row under %s cannot be read: %r", group.prefix, error)
+        return _nothing(group, INVALID, None)
+    return picked, [NULL_VALUE if v is None else PRESENT for v in picked], row.event_us
+
+
+def _nothing(group: GroupRead, status: Status, event_us: int | None) -> Found:
+    width = len(group.outputs)
+    return [None] * width, [status] * width, event_us
+
+
+def _partly(slots: Sequence[int | None], stored: list[StoredValue], event_us: int) -> Found:
+    values = [None if slot is None else stored[slot] for slot in slots]
+    statuses: list[Status] = [
+        NOT_FOUND if slot is None else NULL_VALUE if value is None else PRESENT
+        for slot, value in zip(slots, values, strict=True)
+    ]
+    return values, statuses, event_us
+
+
+def rfc3339(event_us: int) -> str:
+    """Microseconds since 1970 as RFC 3339 in UTC, with a fraction only where there is one.
+
+    >>> rfc3339(0), rfc3339(1_500_000)
+    ('1970-01-01T00:00:00Z', '1970-01-01T00:00:01.500000Z')
+    """
+    return instant(event_us).isoformat().replace("+00:00", "Z")
+
+
+def instant(event_us: int) -> datetime:
+    """Microseconds since 1970 as an aware datetime; exact, which a float of seconds is not."""
+    return _EPOCH + timedelta(microseconds=event_us)
+
+
+def _floats(packed: bytes) -> list[float]:
+    return list(struct.unpack(f"<{len(packed) // 4}f", packed))
+
+
+def _python(value: StoredValue, kind: str) -> object:
+    if value is None:
+        return None
+    if kind == "timestamp":
+        return instant(value)  # type: ignore[arg-type]
+    return _floats(value) if kind == "embedding" else value  # type: ignore[arg-type]
+
+
+def _json_maker(kind: str, int64_as_string: bool) -> Callable[..., object] | None:
+    if kind == "int64" and int64_as_string:
+        return str
+    return {"timestamp": rfc3339, "embedding": _floats}.get(kind)

@@ -1,0 +1,85 @@
+"""What every test stands on: a home of its own, settings read from it, and a private redis-server.
+
+The settings read the environment when they are first touched, so it is made here, while pytest loads this file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+HOME = Path(tempfile.mkdtemp(prefix="featurehub-tests-"))
+
+
+def _make_environment() -> None:
+    """Nothing that the developer has set reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("FEATUREHUB_"):
+            del os.environ[name]
+    os.environ.update(
+        DJANGO_SETTINGS_MODULE="featurehub.settings",
+        FEATUREHUB_HOME=str(HOME),
+        FEATUREHUB_SOURCE_ROOTS=str(HOME / "sources"),
+        FEATUREHUB_TLS="false",
+        DATABASE_URL=f"sqlite:///{HOME / 'featurehub.sqlite3'}",
+        REDIS_URL=f"unix://{HOME / 'redis' / 'redis.sock'}",
+        SECRET_KEY="a key for tests, which guards nothing at all",
+        ALLOWED_HOSTS="testserver,localhost",
+    )
+    (HOME / "sources").mkdir()
+
+
+_make_environment()
+
+from featurehub import private_redis  # noqa: E402  the environment comes first
+
+
+def pytest_configure() -> None:
+    """Load the settings, so that pytest-django sets Django up."""
+    from django.conf import settings
+
+    assert settings.FEATUREHUB_HOME == HOME
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_redis_url() -> Iterator[str]:
+    """The URL of a redis-server that this session started and that nobody else can reach."""
+    with private_redis.running(HOME) as url:
+        client = redis.Redis.from_url(url)
+        assert client.info("server")["process_id"] == private_redis.recorded_process_id(HOME)
+        client.close()
+        yield url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files_without_collecting() -> Iterator[None]:
+    """Pages link static files by their names, since no test session collects them (journeys start a whole hub)."""
+    from django.test import override_settings
+
+    (HOME / "static").mkdir()  # the middleware warns about a folder that is not there
+    storages = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    with override_settings(STORAGES=storages, STATIC_ROOT=HOME / "static"):
+        yield
+
+
+@pytest.fixture
+def redis_clean(private_redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the private server's database 0; every database of it is empty now and again afterwards."""
+    client = redis.Redis.from_url(private_redis_url)
+    client.flushall()
+    yield client
+    client.flushall()
+    client.close()

@@ -1,0 +1,547 @@
+"""The point-in-time join on DuckDB: the rule against the loops of tests/oracle.py, then its edges one by one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import InvalidSpine, RunFailed
+from engine.pointintime.duckdb import join
+from engine.pointintime.rule import GroupHistory, HistoryFeature
+from engine.pointintime.spine import BATCH_ROWS
+from engine.schema import Dtype, FeatureColumn, Field, GroupSchema
+from tests.oracle import Row, expected, feature_status
+
+STRING, INT64, FLOAT64 = Dtype.parse("string"), Dtype.parse("int64"), Dtype.parse("float64")
+CUSTOMER = (Field("customer_id", STRING),)
+DAY_ONE = datetime(2026, 11, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def day(number: float) -> datetime:
+    """The start of the n-th day of November 2026; 1.5 is noon of the first."""
+    return DAY_ONE + timedelta(days=number - 1)
+
+
+def row(key: str, event_at: datetime, value: int | None, created: datetime | None = None, **more: Any) -> Row:
+    """A stored row of a customer with one feature, `value`; received when it happened unless `created` says so."""
+    stored = {"customer_id": key, "event_timestamp": event_at, "value": value}
+    stored["created_timestamp"] = created or event_at
+    return {**stored, "_accepted": 1, "_ordinal": 0, "_schema": 1, "_deleted": False, "_run": "run-1", **more}
+
+
+class Histories:
+    """Writes history files, each column as GroupSchema.offline has it; a group per call."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.written = 0
+
+    def group(
+        self,
+        *files: list[Row],
+        keys: tuple[Field, ...] = CUSTOMER,
+        ttl: timedelta | None = None,
+        schema_ids: frozenset[int] | None = None,
+        features: Sequence[tuple[str, str, Dtype]] = (("value", "value", INT64),),
+        lacking: frozenset[str] = frozenset(),
+    ) -> GroupHistory:
+        """A group stored as these files, features as (name, output, dtype); the first file lacks some columns."""
+        columns = tuple(FeatureColumn(name, dtype) for name, dtype in {(name, dtype) for name, _, dtype in features})
+        schema = GroupSchema("purchases", 1, 1, keys, columns).offline
+        paths = []
+        for place, rows in enumerate(files):
+            table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
+            paths.append(self._write(table.drop_columns(list(lacking)) if place == 0 and lacking else table))
+        wanted = tuple(HistoryFeature(name, output, dtype, schema_ids) for name, output, dtype in features)
+        return GroupHistory("purchases", tuple(paths), keys, ttl, wanted)
+
+    def _write(self, table: pa.Table) -> str:
+        self.written += 1
+        path = self.folder / f"part-{self.written}.parquet"
+        pq.write_table(table, path)
+        return str(path)
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> Histories:
+    return Histories(tmp_path)
+
+
+@pytest.fixture
+def joined(tmp_path: Path) -> Callable[..., pa.Table]:
+    """The join with its spill folder set; the spine may be rows."""
+
+    def run(spine: Any, *groups: GroupHistory, **options: Any) -> pa.Table:
+        table = spine_of(*spine) if isinstance(spine, list) else spine
+        return join(table, groups, temp_directory=tmp_path / "spill", **options)
+
+    return run
+
+
+SPINE = pa.schema([("customer_id", pa.string()), ("event_timestamp", pa.timestamp("us", "UTC"))])
+
+
+def spine_of(*rows: tuple[str, datetime]) -> pa.Table:
+    """A spine of (customer, time) pairs."""
+    return pa.Table.from_pylist([dict(zip(SPINE.names, row, strict=True)) for row in rows], SPINE)
+
+
+# The rule
+
+
+EXAMPLE = [
+    row("C1", day(1), 1, _accepted=1),
+    row("C1", day(5), 2, _accepted=2),
+    row("C1", day(5), 3, created=day(8), _accepted=3),
+    row("C1", day(20), None, _accepted=4, _deleted=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("time", "answer", "as_known"),
+    [
+        (day(0.5), (None, "NOT_FOUND"), (None, "NOT_FOUND")),
+        (day(4), (1, "PRESENT"), (1, "PRESENT")),
+        (day(5), (3, "PRESENT"), (2, "PRESENT")),
+        (day(8), (3, "PRESENT"), (3, "PRESENT")),
+        (day(15), (3, "PRESENT"), (3, "PRESENT")),
+        (day(15) + MICROSECOND, (None, "OUTSIDE_MAX_AGE"), (None, "OUTSIDE_MAX_AGE")),
+        (day(20) - MICROSECOND, (None, "OUTSIDE_MAX_AGE"), (None, "OUTSIDE_MAX_AGE")),
+        (day(20), (None, "NOT_FOUND"), (None, "NOT_FOUND")),
+        (day(40), (None, "NOT_FOUND"), (None, "NOT_FOUND")),  # old, but there is no value to withhold
+    ],
+)
+def test_the_worked_example_of_the_rule_holds(
+    time: datetime, answer: Any, as_known: Any, histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    group = histories.group(EXAMPLE, ttl=timedelta(days=10))
+    first = row("C0", day(0), 9)  # someone was known before, so known_at is not refused
+    early = histories.group([*EXAMPLE, first], ttl=timedelta(days=10))
+    for known_at, wanted, of in ((False, answer, group), (True, as_known, early)):
+        (got,) = joined([("C1", time)], of, known_at=known_at, statuses=True).to_pylist()
+        assert (got["value"], got["value__status"]) == wanted
+        (bare,) = joined([("C1", time)], of, known_at=known_at).to_pylist()
+        assert bare["value"] == wanted[0]
+
+
+HISTORIES_PER_SPINE = 5
+
+
+def random_history(rng: random.Random, step: timedelta, moments: int) -> list[Row]:
+    """Rows of three customers and two stores with ties on every level of the version order; often none or one."""
+    numbers = rng.sample(range(40), rng.choice([0, 1, 12, 40]))
+    received_before = [row("Z", DAY_ONE, 0, created=DAY_ONE, store_id=0)] if numbers else []
+    return received_before + [
+        row(
+            rng.choice("ABC"),
+            DAY_ONE + rng.randrange(moments) * step,
+            rng.choice([None, number, number]),
+            created=DAY_ONE + rng.randrange(moments) * step,
+            store_id=rng.randrange(2),
+            _accepted=rng.randrange(3),
+            _ordinal=number,
+            _schema=rng.choice([1, 2, 2]),
+            _deleted=rng.random() < 0.15,
+        )
+        for number in numbers
+    ]
+
+
+def random_spine(rng: random.Random, step: timedelta, moments: int) -> list[Row]:
+    """Rows of four customers, a third of them repeated, none in order."""
+    rows = [
+        {
+            "customer_id": rng.choice("ABCD"),
+            "store_id": rng.randrange(2),
+            "label": number,
+            "event_timestamp": DAY_ONE + rng.randrange(moments + 2) * step,
+        }
+        for number in range(rng.choice([1, 10, 30]))
+    ]
+    return rows + rng.sample(rows, len(rows) // 2)
+
+
+@pytest.mark.parametrize("known_at", [False, True], ids=["as of", "as known"])
+@pytest.mark.parametrize("seed", range(24))
+def test_random_tables_give_what_the_oracle_gives(
+    seed: int, known_at: bool, histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    rng = random.Random(seed)
+    step, moments = rng.choice([MICROSECOND, timedelta(hours=1)]), rng.choice([2, 6])
+    spine = random_spine(rng, step, moments)
+    groups, wanted = [], {}
+    for place in range(HISTORIES_PER_SPINE):
+        history = random_history(rng, step, moments)
+        ttl = rng.choice([None, timedelta(0), step, 2 * step, 3 * step])
+        keys = rng.choice([CUSTOMER, (*CUSTOMER, Field("store_id", INT64))])
+        features, ids = [("value", f"v{place}", INT64)], frozenset({2})
+        cut = len(history) // 3
+        files = [history[:cut], history[cut:]]
+        groups.append(histories.group(*files, keys=keys, ttl=ttl, schema_ids=ids, features=features))
+        answers = expected(spine, history, keys=[key.name for key in keys], ttl=ttl, known_at=known_at)
+        wanted[f"v{place}"] = [feature_status(answer, "value", ids) for answer in answers]
+    got = joined(pa.Table.from_pylist(spine), *groups, known_at=known_at, statuses=seed % 2 == 0)
+    for name, answers in wanted.items():
+        assert got[name].to_pylist() == [value for value, _ in answers]
+        if seed % 2 == 0:
+            assert got[f"{name}__status"].to_pylist() == [status for _, status in answers]
+    assert got.select(list(spine[0])).to_pylist() == spine
+
+
+MOMENTS = st.integers(0, 4).map(lambda hours: DAY_ONE + timedelta(hours=hours))
+
+
+@st.composite
+def stored_rows(draw: st.DrawFn) -> list[Row]:
+    """Rows of two customers whose (_accepted, _ordinal) are unique, as acceptance makes them."""
+    places = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=10, unique=True))
+    return [
+        row(
+            draw(st.sampled_from("AB")),
+            draw(MOMENTS),
+            draw(st.none() | st.integers(0, 99)),
+            created=draw(MOMENTS),
+            _accepted=accepted,
+            _ordinal=ordinal,
+            _schema=draw(st.sampled_from([1, 2, 2])),
+            _deleted=draw(st.sampled_from([False, False, True])),
+        )
+        for accepted, ordinal in places
+    ]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=st.data())
+def test_any_history_gives_what_the_oracle_gives(
+    case: st.DataObject, histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    history = case.draw(stored_rows(), "history")
+    ttl = case.draw(st.none() | st.integers(0, 3).map(lambda hours: timedelta(hours=hours)), "ttl")
+    times = case.draw(st.lists(st.tuples(st.sampled_from("AB"), MOMENTS), min_size=1, max_size=5), "spine")
+    known_at = case.draw(st.booleans(), "known_at")
+    group = histories.group(history, ttl=ttl, schema_ids=frozenset({2}))
+    spine = [dict(zip(SPINE.names, pair, strict=True)) for pair in times]
+    if known_at and history and min(row["created_timestamp"] for row in history) > max(time for _, time in times):
+        with pytest.raises(InvalidSpine, match="known_at"):
+            joined(times, group, known_at=True)
+        return
+    answers = expected(spine, history, keys=["customer_id"], ttl=ttl, known_at=known_at)
+    got = joined(times, group, known_at=known_at, statuses=True).select(["value", "value__status"])
+    wanted = [feature_status(answer, "value", frozenset({2})) for answer in answers]
+    assert [tuple(record.values()) for record in got.to_pylist()] == wanted
+
+
+@pytest.mark.parametrize("level", ["event_timestamp", "created_timestamp", "_accepted", "_ordinal"])
+@pytest.mark.parametrize("newer_is_written", ["first", "last"])
+def test_each_level_of_the_version_order_decides_a_tie(
+    level: str, newer_is_written: str, histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    older = row("C1", day(2), 1, created=day(3), _accepted=5, _ordinal=5)
+    later = {"event_timestamp": day(2.5), "created_timestamp": day(3.5), "_accepted": 6, "_ordinal": 6}
+    below = {"created_timestamp": day(2.5), "_accepted": 4, "_ordinal": 4}  # what stands behind must not decide
+    behind = list(later)[list(later).index(level) + 1 :]
+    newer = {**older, level: later[level], "value": 2, **{name: below[name] for name in behind}}
+    rows = [newer, older] if newer_is_written == "first" else [older, newer]
+    assert joined([("C1", day(4))], histories.group(rows))["value"].to_pylist() == [2]
+    assert joined([("C1", day(4))], histories.group(*[[r] for r in rows]))["value"].to_pylist() == [2]
+
+
+# What known_at adds
+
+
+def test_known_at_sees_a_correction_only_once_it_was_received(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    group = histories.group(
+        [row("C1", day(1), 10), row("C1", day(1), 11, created=day(9)), row("C1", day(4), 20, created=day(6))]
+    )
+    spine = [("C1", day(n)) for n in (1, 5, 6, 9)]
+    assert joined(spine, group)["value"].to_pylist() == [11, 20, 20, 20]
+    assert joined(spine, group, known_at=True)["value"].to_pylist() == [10, 10, 20, 20]
+
+
+def test_known_at_over_a_group_received_after_the_spine_is_an_error_that_says_so(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    loaded_late = histories.group([row("C1", day(1), 1, created=day(20)), row("C2", day(2), 1, created=day(21))])
+    with pytest.raises(InvalidSpine, match=r"purchases was received at 2026-11-20T00:00:00Z.*2026-11-10T00:00:00Z"):
+        joined([("C1", day(10)), ("C1", day(3))], loaded_late, known_at=True)
+    assert joined([("C1", day(10))], loaded_late)["value"].to_pylist() == [1]
+    assert joined([("C1", day(20))], loaded_late, known_at=True)["value"].to_pylist() == [1]
+
+
+# Columns: what goes in comes out
+
+
+def test_every_dtype_comes_back_in_its_arrow_type(histories: Histories, joined: Callable[..., pa.Table]) -> None:
+    values: dict[str, Any] = {
+        "int64": 2**63 - 1,
+        "float64": 0.1,
+        "bool": False,
+        "string": "",
+        "timestamp": day(3) + MICROSECOND,
+        "embedding(2)": [0.5, -1.0],
+        "list<int64>": [1, 2**62],
+        "list<float64>": [],
+        "list<string>": ["a", ""],
+    }
+    features = [(f"f{place}", f"f{place}", Dtype.parse(name)) for place, name in enumerate(values)]
+    stored = {f"f{place}": value for place, value in enumerate(values.values())}
+    group = histories.group([row("C1", day(1), None, **stored), row("C2", day(1), None)], features=features)
+    got = joined([("C1", day(2)), ("C2", day(2)), ("C3", day(2))], group)
+    assert got.schema.types[2:] == [dtype.arrow for _, _, dtype in features]
+    assert [list(record.values())[2:] for record in got.to_pylist()] == [
+        list(values.values()),
+        [None] * len(values),
+        [None] * len(values),
+    ]
+    without_rows = histories.group(features=features)
+    assert joined([("C1", day(2))], without_rows).schema == got.schema
+
+
+def test_spine_columns_stay_as_they_are_in_type_value_and_order(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    spine = pa.table(
+        {
+            "k0": pa.array(["x", "y"]).dictionary_encode(),  # what the engine calls its own columns is no matter
+            "event_timestamp": pa.array([day(3), day(2)], pa.timestamp("ns", "Europe/Paris")),
+            "file": pa.array([{"h": 1}, None]),
+            "customer_id": pa.array(["C1", "C1"], pa.large_string()),
+            'it"s; a label': pa.array([0.1, None], pa.float32()),
+        }
+    )
+    got = joined(spine, histories.group([row("C1", day(3), 1)]))
+    assert got.select(spine.column_names).equals(spine)
+    assert got.column_names == [*spine.column_names, "value"]
+    assert got["value"].to_pylist() == [1, None]
+
+
+@pytest.mark.parametrize("name", ["event", "s", "h", "file", "version", "k0", "f1", "select", "history"])
+def test_a_feature_may_have_any_name(name: str, histories: Histories, joined: Callable[..., pa.Table]) -> None:
+    rows = [row("C1", day(1), 7, **{name: "right"}), row("C1", day(2), 8, **{name: "newest"})]
+    group = histories.group(rows, features=[("value", "value", INT64), (name, name, STRING)])
+    assert joined([("C1", day(1))], group)[name].to_pylist() == ["right"]
+
+
+def test_groups_of_different_entities_are_joined_side_by_side_in_the_order_asked(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    store = (Field("store_id", INT64),)
+    customers = histories.group(
+        [row("C1", day(1), 1, tier="gold")],
+        features=[("value", "value", INT64), ("tier", "tier", STRING)],
+    )
+    stores = histories.group(
+        [{**row("", day(1), 100), "store_id": 7}, {**row("", day(3), 101), "store_id": 7}],
+        keys=store,
+        features=[("value", "purchases__value", INT64)],
+    )
+    neither = histories.group(keys=(*CUSTOMER, *store), features=[("value", "pair", INT64)])
+    spine = pa.table(
+        {
+            "store_id": pa.array([7, 8, 7], pa.int32()),
+            "event_timestamp": [day(3), day(3), day(2)],
+            "customer_id": ["C2", "C1", "C1"],
+        }
+    )
+    got = joined(spine, customers, stores, neither, statuses=True, order=["tier", "purchases__value", "pair", "value"])
+    assert got.column_names[3:7] == ["tier", "purchases__value", "pair", "value"]
+    assert got.column_names[7:] == ["tier__status", "purchases__value__status", "pair__status", "value__status"]
+    assert [tuple(record.values())[3:7] for record in got.to_pylist()] == [
+        (None, 101, None, None),
+        ("gold", None, None, 1),
+        ("gold", 100, None, 1),
+    ]
+    assert got["pair__status"].to_pylist() == ["NOT_FOUND"] * 3
+
+
+def test_an_order_that_is_not_the_features_is_refused(histories: Histories, joined: Callable[..., pa.Table]) -> None:
+    with pytest.raises(ValueError, match="each of"):
+        joined([("C1", day(1))], histories.group(), order=["value", "other"])
+
+
+def test_a_feature_that_older_files_and_schemas_lack_is_not_found(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    old, new = row("C1", day(1), None, _schema=1), row("C2", day(1), None, _schema=2)
+    features = [("value", "value", INT64)]
+    lacking = frozenset({"value"})
+    spine = [("C1", day(2)), ("C2", day(2))]
+    group = histories.group([old], [new], schema_ids=frozenset({2}), features=features, lacking=lacking)
+    assert joined(spine, group, statuses=True)["value__status"].to_pylist() == ["NOT_FOUND", "NULL_VALUE"]
+    only_old = histories.group([old], schema_ids=frozenset({2}), features=features, lacking=lacking)
+    got = joined(spine, only_old, statuses=True)
+    assert got["value__status"].to_pylist() == ["NOT_FOUND", "NOT_FOUND"]
+    assert got.schema.field("value").type == pa.int64()
+    no_schema = histories.group([new], schema_ids=frozenset())
+    assert joined(spine, no_schema, statuses=True)["value__status"].to_pylist() == ["NOT_FOUND", "NOT_FOUND"]
+
+
+def test_files_are_found_whatever_letters_their_folder_has(tmp_path: Path, joined: Callable[..., pa.Table]) -> None:
+    folder = tmp_path / "it's [ab] day=1 *"
+    folder.mkdir()
+    (tmp_path / "it's a day=1 x").mkdir()
+    group = Histories(folder).group([row("C1", day(1), 1)])
+    assert joined([("C1", day(1))], group)["value"].to_pylist() == [1]
+
+
+# Sizes: none, and more than one batch
+
+
+def test_an_empty_spine_gives_an_empty_result_with_every_column(
+    histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    group = histories.group([row("C1", day(1), 1)])
+    got = joined([], group, statuses=True)
+    assert (got.num_rows, got.column_names[2:]) == (0, ["value", "value__status"])
+    assert got.schema.types[2:] == [pa.int64(), pa.string()]
+    assert joined([], group, output=tmp_path / "empty.parquet") == 0
+    assert pq.read_table(tmp_path / "empty.parquet").schema.names == ["customer_id", "event_timestamp", "value"]
+
+
+def test_no_group_gives_the_spine(joined: Callable[..., pa.Table]) -> None:
+    spine = spine_of(("C1", day(1)), ("C1", day(1)))
+    assert joined(spine).equals(spine)
+
+
+def test_a_file_in_gives_the_same_file_out_as_a_table_over_many_batches(
+    histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    rows = BATCH_ROWS + 1_000
+    spine = pa.table(
+        {
+            "customer_id": [f"C{number % 3}" for number in range(rows)],
+            "event_timestamp": pa.array([DAY_ONE + number * timedelta(seconds=1) for number in range(rows)]).cast(
+                pa.timestamp("us", "UTC")
+            ),
+            "label": pa.array(range(rows), pa.int32()),
+        }
+    )
+    pq.write_table(spine, tmp_path / "spine.parquet", row_group_size=50_000)
+    # C0 changes every 1,000 seconds, so that each row has one right answer: number // 1000
+    history = [row("C0", DAY_ONE + n * timedelta(seconds=1000), n) for n in range(rows // 1000 + 1)]
+    groups = [histories.group(history), histories.group(features=[("value", "none", INT64)])]
+    written = tmp_path / "training.parquet"
+    assert joined(str(tmp_path / "spine.parquet"), *groups, output=written) == rows
+    got = pq.read_table(written, page_checksum_verification=True)
+    assert got.equals(joined(spine, *groups))
+    assert got.select(spine.column_names).equals(spine)
+    assert got["value"].to_pylist() == [number // 1000 if number % 3 == 0 else None for number in range(rows)]
+
+
+def test_nothing_is_left_behind_by_a_join_that_fails_or_succeeds(
+    histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    group = histories.group([row("C1", day(1), 1)])
+    written = tmp_path / "out" / "training.parquet"
+    written.parent.mkdir()
+    assert joined([("C1", day(1))], group, output=written) == 1
+    before = written.read_bytes()
+    Path(group.files[0]).write_bytes(b"PAR1 no longer a Parquet file PAR1")
+    with pytest.raises(RunFailed, match=r"part-1\.parquet"):
+        joined([("C1", day(1))], group, output=written)
+    assert list(written.parent.iterdir()) == [written]
+    assert written.read_bytes() == before
+    assert list((tmp_path / "spill").iterdir()) == []
+
+
+# Spines that are refused
+
+
+#: A spine is refused before any file is opened.
+UNREADABLE = GroupHistory("purchases", ("/nowhere",), CUSTOMER, None, (HistoryFeature("value", "value", INT64),))
+
+
+def problems_of(error: InvalidSpine) -> dict[str, str]:
+    return {problem.pointer: str(problem) for problem in error.problems}
+
+
+def test_every_problem_of_a_spines_columns_is_named_at_once(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    keys = (*CUSTOMER, Field("store_id", INT64))
+    spine = pa.table({"custmer_id": ["C1"], "shop_id": [7], "store_id": [7.0], "__fh_x": [1], "value": [1]})
+    spine = spine.append_column("event_timestamp", pa.array([0], pa.timestamp("us")))
+    with pytest.raises(InvalidSpine) as caught:
+        joined(spine, histories.group(keys=keys))
+    problems = problems_of(caught.value)
+    columns = ["customer_id", "store_id", "event_timestamp", "__fh_x", "value"]
+    assert set(problems) == {f"/spine/{column}" for column in columns}
+    assert "Did you mean custmer_id" in problems["/spine/customer_id"]
+    assert "int64 is needed, the column is double" in problems["/spine/store_id"]
+    assert "naive" in problems["/spine/event_timestamp"]
+    assert "reserved" in problems["/spine/__fh_x"]
+    assert "exists already" in problems["/spine/value"]
+
+
+C1S, TIMES = pa.array(["C1"] * 3), pa.array([day(1)] * 3, SPINE.types[1])
+NULL_IN_DICTIONARY = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int8()), pa.array(["C1", None]))
+
+
+@pytest.mark.parametrize(
+    ("customers", "times", "problem"),
+    [
+        (pa.array(["C1", None, None]), TIMES, "/spine/customer_id: row 1: null"),
+        (NULL_IN_DICTIONARY, TIMES, "/spine/customer_id: row 1: null"),
+        (pa.array([1, 2, 3]), TIMES, "/spine/customer_id: a join key of type string is needed, the column is int64"),
+        (C1S, pa.array([0, 0, None], pa.timestamp("us", "UTC")), "/spine/event_timestamp: row 2: null"),
+        (C1S, C1S, "/spine/event_timestamp: a timestamp with a time zone is needed, the column is string"),
+        (C1S, pa.array([0, -1000, 1001], pa.timestamp("ns", "UTC")), "/spine/event_timestamp: row 2: finer than"),
+        (C1S, pa.array([0, 2**62, 0], pa.timestamp("us", "UTC")), "/spine/event_timestamp: row 1: outside"),
+        (C1S, pa.array([0, 0, 2**62], pa.timestamp("s", "UTC")), "/spine/event_timestamp: row 2: outside"),
+    ],
+)
+def test_a_wrong_value_or_type_is_named_with_its_column_and_first_row(
+    customers: pa.Array, times: pa.Array, problem: str, joined: Callable[..., pa.Table]
+) -> None:
+    spine = pa.table({"customer_id": customers, "event_timestamp": times})
+    with pytest.raises(InvalidSpine) as caught:
+        joined(spine, UNREADABLE)
+    assert [str(found)[: len(problem)] for found in caught.value.problems] == [problem]
+
+
+def test_rows_of_a_spine_file_are_counted_across_its_row_groups(
+    joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    spine = spine_of(*[("C1", day(1))] * (BATCH_ROWS + 1), (None, day(1)))  # type: ignore[arg-type]
+    pq.write_table(spine, tmp_path / "spine.parquet", row_group_size=BATCH_ROWS)
+    with pytest.raises(InvalidSpine, match=f"customer_id: row {BATCH_ROWS + 1}: null"):
+        joined(tmp_path / "spine.parquet", UNREADABLE)
+
+
+def test_a_column_that_stands_twice_is_refused(histories: Histories, joined: Callable[..., pa.Table]) -> None:
+    spine = spine_of(("C1", day(1))).append_column("customer_id", pa.array(["C2"]))
+    with pytest.raises(InvalidSpine, match="stands 2 times"):
+        joined(spine, histories.group())
+
+
+@pytest.mark.parametrize("content", [None, b"not Parquet"])
+def test_a_path_without_a_parquet_file_is_refused_by_name(
+    content: bytes | None, histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    path = tmp_path / "spine.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidSpine, match=r"spine\.parquet"):
+        joined(str(path), histories.group())
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.int32(), pa.uint32()])
+def test_narrower_integers_join_an_int64_key(
+    kind: pa.DataType, histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    spine = pa.table({"n": pa.array([7], kind), "bought_at": pa.array([0], pa.timestamp("s", "UTC"))})
+    stored = {**row("", datetime(1970, 1, 1, tzinfo=UTC), 5), "n": 7}
+    group = histories.group([stored], keys=(Field("n", INT64),))
+    assert joined(spine, group, event_timestamp="bought_at")["value"].to_pylist() == [5]
