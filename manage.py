@@ -14,7 +14,7 @@ from django.core.management import execute_from_command_line, get_commands
 
 from featurehub import embedded
 
-OWN_APPS = ("catalog", "ingestion", "serving")
+OWN_APPS = ("catalog", "ingestion", "serving", "featurehub")
 
 
 def main() -> None:

@@ -581,15 +581,11 @@ class _NotJson:
 
 
 def _parsed_list(text: str | None) -> object:
-    """The JSON in a text field; NaN and Infinity are not JSON, and neither is what overflows the parser."""
+    """The JSON in a text field; what overflows the parser is none. NaN passes here, and is refused as an item."""
     try:
-        return None if text is None else json.loads(text, parse_constant=_refuse_constant)
+        return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return _NotJson()
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
 
 
 # -- Python values (JSON rows): types decided per column, single values looked at only where that is not enough.

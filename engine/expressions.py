@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial, reduce
+from itertools import zip_longest
 from typing import Any, NoReturn, get_args
 
 import numpy as np
@@ -287,7 +288,7 @@ def _refuse_syntax(scope: _Scope, problem: SqlglotError) -> NoReturn:
 def _check_tokens(scope: _Scope, tokens: Sequence[Token]) -> None:
     """Refuses unknown functions by name, and nesting that the parser's recursion would not survive."""
     depth = 0
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, after in zip_longest(tokens, tokens[1:]):
         word = token.text.upper()
         depth += (token.text in ("(", "[", "{") or word == "CASE") - (token.text in (")", "]", "}") or word == "END")
         start, end = token.start - len(_SELECT), token.end - len(_SELECT)
@@ -561,8 +562,13 @@ def _quotient(scope: _Scope, node: exp.Expr) -> _Node:
 
 def _exact_division(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
     """IEEE division. Polars multiplies by the reciprocal of a constant divisor (49.0 / 49.0 = 0.9999999999999999),
-    and only for frames of more than one row: so the divisor is always spread to a full column first."""
-    return dividend / pl.when(pl.int_range(pl.len()) >= 0).then(divisor)
+    and only in frames of more than one row: so every divisor is made a full column first."""
+    return dividend / _spread(divisor)
+
+
+def _spread(value: pl.Expr) -> pl.Expr:
+    """The same float as a full column also when it is a constant: minus 0.0 changes no float."""
+    return value - pl.int_range(pl.len()).cast(_FLOAT64) * 0.0
 
 
 def _integers(scope: _Scope, node: exp.Expr) -> tuple[_Node, _Node, pl.Expr, pl.Expr]:
@@ -590,7 +596,9 @@ def _negative(scope: _Scope, node: exp.Expr) -> _Node:
         value = _literal_value(scope, node.this, -1)
         kind: Kind = "int64" if isinstance(value, int) else "float64"
         return _Node(kind, pl.lit(value, dtype=_POLARS[kind]))
-    return _unary(_typed(scope, node.this, "int64", "float64"), pl.Expr.neg)
+    part = _typed(scope, node.this, "int64", "float64")
+    # Polars has no negation of Int128
+    return _unary(part, pl.Expr.neg if part.kind == "float64" else lambda wide: 0 - wide)
 
 
 def _unary(part: _Node, operation: Callable[[pl.Expr], pl.Expr]) -> _Node:
@@ -650,9 +658,7 @@ def _power(scope: _Scope, node: exp.Expr) -> _Node:
     base, exponent = _float(scope, node.this), _float(scope, node.expression)
     if isinstance(node.expression, exp.Literal):
         return _finite(base.value.pow(exponent.value), [base, exponent])
-    rows = pl.int_range(pl.len()) >= 0
-    value = pl.when(rows).then(base.value).pow(pl.when(rows).then(exponent.value))
-    return _finite(value, [base, exponent])
+    return _finite(_spread(base.value).pow(_spread(exponent.value)), [base, exponent])
 
 
 def _extreme(scope: _Scope, node: exp.Expr, *, operation: Callable[..., pl.Expr]) -> _Node:

@@ -232,7 +232,6 @@ def _report(
             validated.warned.append(violation)
         case "set_null":
             validated.nulled.append(violation)
-            mask = mask.fill_null(False)
             taken[feature.name] = taken[feature.name] | mask if feature.name in taken else mask
 
 

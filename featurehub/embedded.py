@@ -30,7 +30,7 @@ from honcho.manager import Manager
 from featurehub import private_redis
 from featurehub.environment import PROJECT, Environment, is_loopback, read_environment
 
-DEMO_VECTOR = "/features/customer/C1"
+DEMO_VECTOR = "/features/customer/00002"  # a customer of the demo data
 WEB_THREADS = 4
 # Requests a web process takes before it leaves further ones waiting in the kernel.
 WEB_REQUESTS_AT_ONCE = 64
@@ -110,14 +110,36 @@ def _only_run_in(home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise CannotStart(
-                f"featurehub already runs in {home} (process {lock.read().strip() or 'unknown'}): stop it first, or"
-                " give this one another FEATUREHUB_HOME and PORT."
-            ) from None
+            raise CannotStart(_who_runs_in(home, lock.read().strip())) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _who_runs_in(home: Path, recorded: str) -> str:
+    """Why the run lock is taken, and how to free it."""
+    if not recorded.isdigit() or psutil.pid_exists(int(recorded)):
+        return (
+            f"featurehub already runs in {home} (process {recorded or 'unknown'}): stop it first, or give this one"
+            " another FEATUREHUB_HOME and PORT."
+        )
+    left = " ".join(str(process_id) for process_id in _processes_left_in(home))
+    return (
+        f"The featurehub of {home} (process {recorded}) was killed and left processes behind: `kill {left}` ends them."
+    )
+
+
+def _processes_left_in(home: Path) -> list[int]:
+    """The servers of a stack whose own process was killed: honcho's forks of it still hold the run lock."""
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if any(Path(file.path) == home / "run.lock" for file in process.open_files()):
+                left += [child.pid for child in process.children()]
+        except psutil.Error:  # another user's, or it ended meanwhile
+            continue
+    return sorted(left)
 
 
 def _refuse_busy_port(environment: Environment) -> None:

@@ -228,7 +228,9 @@ UNFOLD = {
     "SITE_TITLE": "featurehub",
     "SITE_HEADER": "featurehub",
     "SITE_URL": "/",
+    "SITE_SYMBOL": "hub",
     "SHOW_HISTORY": True,
+    "SIDEBAR": {"navigation": "catalog.admin.navigation.sidebar"},
 }
 
 # --- security

@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 import redis
 
+from featurehub import private_redis
+from featurehub.environment import OWN_PREFIX, SETTINGS
+
 HOME = Path(tempfile.mkdtemp(prefix="featurehub-tests-"))
 
 
 def _make_environment() -> None:
     """Nothing that the developer has set reaches a test."""
     for name in list(os.environ):
-        if name.startswith("FEATUREHUB_"):
+        if name in SETTINGS or name.startswith(OWN_PREFIX):
             del os.environ[name]
     os.environ.update(
         DJANGO_SETTINGS_MODULE="featurehub.settings",
@@ -28,7 +31,7 @@ def _make_environment() -> None:
         FEATUREHUB_SOURCE_ROOTS=str(HOME / "sources"),
         FEATUREHUB_TLS="false",
         DATABASE_URL=f"sqlite:///{HOME / 'featurehub.sqlite3'}",
-        REDIS_URL=f"unix://{HOME / 'redis' / 'redis.sock'}",
+        REDIS_URL=private_redis.url(HOME),
         SECRET_KEY="a key for tests, which guards nothing at all",
         ALLOWED_HOSTS="testserver,localhost",
     )
@@ -36,8 +39,6 @@ def _make_environment() -> None:
 
 
 _make_environment()
-
-from featurehub import private_redis  # noqa: E402  the environment comes first
 
 
 def pytest_configure() -> None:

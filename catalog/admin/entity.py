@@ -54,7 +54,9 @@ class EntityAdmin(GuardedRemoval, RecordedAdmin):
     inlines = [JoinKeyInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entity]:
-        return super().get_queryset(request).prefetch_related("join_keys").annotate(_groups=Count("groups"))
+        return (
+            super().get_queryset(request).prefetch_related("join_keys").annotate(_groups=Count("groups", distinct=True))
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Entity | None = None) -> list[str]:
         return ["name"] if has_rows(obj) else []

@@ -66,7 +66,7 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     inlines = [ServiceFeatureInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FeatureService]:
-        return super().get_queryset(request).annotate(_features=Count("chosen"))
+        return super().get_queryset(request).annotate(_features=Count("chosen", distinct=True))
 
     def get_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
         return ["name", "version", "status_label" if obj else "status", "description", "owner", "tags"]

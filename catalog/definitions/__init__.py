@@ -5,7 +5,7 @@ Files are read into a `Document` (reading), the catalog is another `Document` (e
 """
 
 from catalog.definitions.applying import apply
-from catalog.definitions.exporting import export
+from catalog.definitions.exporting import export, exported
 from catalog.definitions.planning import Change, FieldChange, Plan, plan
 
-__all__ = ["Change", "FieldChange", "Plan", "apply", "export", "plan"]
+__all__ = ["Change", "FieldChange", "Plan", "apply", "export", "exported", "plan"]

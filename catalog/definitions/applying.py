@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def _left_out(missing: list[Change], world: World) -> InvalidDefinition:
 
 
 class _Apply:
-    """One apply: first what exists, then what refers to it; statuses near the end, so that their checks see the rest."""
+    """One apply: first what exists, then what refers to it; statuses late, so that their checks see the rest."""
 
     def __init__(self, found: Plan, by: str) -> None:
         self.world = found.world
@@ -156,12 +156,7 @@ class _Apply:
             self._save(models.GroupInput(group=group), name=column.name, dtype=column.dtype, position=position)
 
     def _feature(self, name: str, made: document.Feature) -> None:
-        row = _feature_row(name)
-        if row is None:
-            group = models.FeatureGroup.objects.get(name=name.partition(":")[0])
-            status = made.status or ""
-            deprecated_at = timezone.now() if status == Status.DEPRECATED else None
-            row = models.Feature(group=group, name=made.name, status=status, deprecated_at=deprecated_at)
+        row = _feature_row(name) or self._new_feature(name, made)
         how = made.transformation or document.Transformation.model_construct()
         self._documented(
             row,
@@ -176,10 +171,23 @@ class _Apply:
             validation=made.validation.written(),
         )
 
+    def _new_feature(self, name: str, made: document.Feature) -> models.Feature:
+        group = _group_row(name.partition(":")[0])
+        return models.Feature(
+            group=group,
+            name=made.name,
+            position=self._wanted(group.name).index(made.name),
+            status=made.status or "",
+            deprecated_at=timezone.now() if made.status == Status.DEPRECATED else None,
+        )
+
+    def _wanted(self, group: str) -> list[str]:
+        return [feature.name for feature in self.world.groups[group].features]
+
     def _order(self, group: str) -> None:
         """Number the features anew when their order differs; the numbers of an equal order stay as they are."""
         rows = list(models.Feature.objects.filter(group__name=group).order_by("position", "pk"))
-        wanted = [feature.name for feature in self.world.groups[group].features]
+        wanted = self._wanted(group)
         if [row.name for row in rows] != wanted:
             for row in rows:
                 if row.position != wanted.index(row.name):
@@ -198,9 +206,59 @@ class _Apply:
 
     def _statuses(self) -> None:
         """Raise groups, then features, then services; archive in the opposite order, which frees what was read."""
-        asked = [self._asked(change) for change in self.changes.values()]
-        moves = [(row, made, status) for row, made, status in asked if row is not None]
-        order: tuple[type[Thing], ...] = (models.FeatureGroup, models.Feature, models.FeatureService)
-        moves.sort(key=lambda move: order.index(type(move[0])) if move[2] != Status.ARCHIVED else 9 - order.index(type(move[0])))
-        for row, made, status in moves:
-            self._move(row, made, status)
+        moves = [(kind, name, Status.ARCHIVED) for (kind, name), change in self.changes.items() if change.sign == "-"]
+        for (kind, name), change in self.changes.items():
+            if change.sign == "~":
+                moves += [(kind, name, Status(field.new)) for field in change.fields if field.field == "status"]
+        for kind, name, status in sorted(moves, key=_turn):
+            self._move(_ROWS[kind](name), name, status)
+
+    def _move(self, row: Thing, name: str, status: Status) -> None:
+        row._history_user = self.user  # type: ignore[union-attr]
+        made = self.world.files.find(document.Feature).get(name)
+        if made is None or not isinstance(row, models.Feature) or status != Status.DEPRECATED:
+            change_status(row, status, by=self.by, reason=REASON)
+            return
+        replacement = _feature_row(made.replaced_by) if made.replaced_by else None
+        reason = made.deprecation_reason or ""
+        change_status(row, status, by=self.by, reason=reason, replaced_by=replacement, sunset=made.sunset)
+
+    def _deprecations(self) -> None:
+        """What stands beside a status that did not change now, or names a feature that was new."""
+        for name, made in self.world.files.find(document.Feature).items():
+            if ("feature", name) in self.changes and made.status is not None:
+                row = _feature_row(name)
+                replacement = _feature_row(made.replaced_by) if made.replaced_by else None
+                wanted = {
+                    "replaced_by": replacement,
+                    "sunset_at": made.sunset,
+                    "deprecation_reason": made.deprecation_reason or "",
+                }
+                if any(getattr(row, key) != value for key, value in wanted.items()):
+                    self._save(row, **wanted)
+
+
+_FLOORS = ("feature group", "feature", "feature service")
+
+
+def _turn(move: tuple[str, str, Status]) -> int:
+    kind, _, status = move
+    floor = _FLOORS.index(kind)
+    return 2 * len(_FLOORS) - floor if status == Status.ARCHIVED else floor
+
+
+def _group_row(name: str) -> models.FeatureGroup:
+    return models.FeatureGroup.objects.get(name=name)
+
+
+def _feature_row(name: str) -> models.Feature | None:
+    group, _, own = name.partition(":")
+    return models.Feature.objects.select_related("group").filter(group__name=group, name=own).first()
+
+
+def _service_row(name: str) -> models.FeatureService | None:
+    own, _, version = name.partition("@")
+    return models.FeatureService.objects.filter(name=own, version=version).first()
+
+
+_ROWS: dict[str, Callable[[str], Any]] = dict(zip(_FLOORS, (_group_row, _feature_row, _service_row), strict=True))

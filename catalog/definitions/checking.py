@@ -30,9 +30,15 @@ from engine.schema import GroupSchema
 
 
 def problems_of(world: World) -> list[Problem]:
-    """Every problem of the files, those of reading first."""
+    """Every problem of the files, by file and line."""
     checks = (_names, _emails, _references, _columns, _versions, _lists, _statuses, _source_names, _locals)
-    return [*world.reading.problems, *(problem for check in checks for problem in check(world))]
+    found = [*world.reading.problems, *(problem for check in checks for problem in check(world))]
+    return sorted(found, key=_line)
+
+
+def _line(problem: Problem) -> tuple[str, int]:
+    place = re.match(r"(.*?):([0-9]+)", problem.pointer)
+    return (place[1], int(place[2])) if place else (problem.pointer, 0)
 
 
 def _names(world: World) -> Iterator[Problem]:
@@ -67,17 +73,17 @@ def _references(world: World) -> Iterator[Problem]:
     usernames = set(_usernames())
     for _, _, made in world.files.each():
         if isinstance(made, Documented) and made.owner:
-            yield from _known(world, made, "owner", made.owner, "owner", world.owners)
+            yield from _known(world, made, "owner", made.owner, kind="owner", known=world.owners)
         if isinstance(made, Owner):
             for index, member in enumerate(made.members):
-                yield from _known(world, made, f"members[{index}]", member, "user", usernames)
+                yield from _known(world, made, f"members[{index}]", member, kind="user", known=usernames)
         if isinstance(made, FeatureGroup):
-            yield from _known(world, made, "entity", made.entity, "entity", world.entities)
+            yield from _known(world, made, "entity", made.entity, kind="entity", known=world.entities)
         if isinstance(made, FeatureService):
             for index, name in enumerate(made.features):
-                yield from _known(world, made, f"features[{index}]", name, "feature", world.features)
+                yield from _known(world, made, f"features[{index}]", name, kind="feature", known=world.features)
         if isinstance(made, Feature) and made.replaced_by:
-            yield from _known(world, made, "replaced_by", made.replaced_by, "feature", world.features)
+            yield from _known(world, made, "replaced_by", made.replaced_by, kind="feature", known=world.features)
 
 
 def _usernames() -> Iterator[str]:
@@ -85,7 +91,9 @@ def _usernames() -> Iterator[str]:
     yield from users._default_manager.values_list(users.USERNAME_FIELD, flat=True)
 
 
-def _known(world: World, made: Definition, key: str, name: str, kind: str, known: Collection[str]) -> Iterator[Problem]:
+def _known(
+    world: World, made: Definition, key: str, name: str, *, kind: str, known: Collection[str]
+) -> Iterator[Problem]:
     if name not in known and not world.reading.half_read.intersection(name.split(":")):
         yield Problem(made.place.of(key), f"there is no {kind} named {name!r}.", near_names(name, known))
 
@@ -148,10 +156,11 @@ def _versions(world: World) -> Iterator[Problem]:
             detail = f"{name} has version {old.version} already; write version: {old.version} or a higher one"
             yield Problem(group.place.of("version"), detail)
         stored = world.stored.get(name)
-        if stored and stored.version == group.version and group.entity in world.entities:
-            if broken := schemas.breaking_changes(schemas.from_stored(stored), world.schema(group)):
-                detail = f"{name} has stored rows and {'; '.join(broken)}: that needs version: {group.version + 1}"
-                yield Problem(_pointer(world, group, None, ""), detail)
+        if not stored or stored.version != group.version or group.entity not in world.entities:
+            continue
+        if broken := schemas.breaking_changes(schemas.from_stored(stored), world.schema(group)):
+            detail = f"{name} has stored rows and {'; '.join(broken)}: that needs version: {group.version + 1}"
+            yield Problem(_pointer(world, group, None, ""), detail)
 
 
 def _lists(world: World) -> Iterator[Problem]:

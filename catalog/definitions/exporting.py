@@ -27,9 +27,14 @@ from engine.schema import Dtype
 
 def export() -> str:
     """The whole catalog as one definitions file; planning it against the same catalog shows no difference."""
+    return written_yaml(exported())
+
+
+def exported() -> dict[str, list[dict[str, Any]]]:
+    """The whole catalog as the plain data of a definitions file."""
     document = recorded()
     found = {key: [made.written() for made in getattr(document, key)] for key in Document.model_fields}
-    return written_yaml({key: made for key, made in found.items() if made})
+    return {key: made for key, made in found.items() if made}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -121,19 +126,24 @@ def _feature(feature: models.Feature) -> Feature:
         replaced_by=str(feature.replaced_by) if feature.replaced_by else None,
         sunset=feature.sunset_at,
         transformation=_transformation(feature),
-        validation=Validation.model_construct(**feature.validation),
+        validation=_validation(feature.validation),
     )
+
+
+def _validation(rules: dict[str, Any]) -> Validation:
+    found: dict[str, Any] = {key: tuple(rule) if isinstance(rule, list) else rule for key, rule in rules.items()}
+    return Validation.model_construct(None, **found)
 
 
 def _transformation(feature: models.Feature) -> Transformation | None:
     if feature.transformation() is None:
         return None
-    of_function = {"arguments": tuple(feature.arguments), "rowwise": feature.rowwise} if feature.function else {}
     return Transformation.model_construct(
         expression=feature.expression or None,
         function=feature.function or None,
         local=feature.local or None,
-        **of_function,
+        arguments=tuple(feature.arguments) if feature.function else (),
+        rowwise=bool(feature.function) and feature.rowwise,
     )
 
 

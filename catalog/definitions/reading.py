@@ -45,6 +45,7 @@ _PLAINER = {
     "bool_type": "true or false is expected, not {input}",
     "int_type": "a whole number is expected, not {input}",
     "tuple_type": "a list is expected, not {input}",
+    "too_short": "at least one is expected",
     "model_type": "a mapping of keys is expected, not {input}",
 }
 _SHOWN_INPUT = 60
@@ -83,8 +84,10 @@ def read(files: Sequence[str | Path]) -> Reading:
             reading.problems.append(Problem(f"{name}:{line}", f"not YAML: {error.problem}"))
         except yaml.YAMLError as error:
             reading.problems.append(Problem(name, f"not YAML: {str(error).splitlines()[0]}"))
-    merged = {key: tuple(item for part in parts for item in getattr(part, key)) for key in Document.model_fields}
-    reading.document = Document.model_construct(**merged)
+    merged: dict[str, Any] = {
+        key: tuple(item for part in parts for item in getattr(part, key)) for key in Document.model_fields
+    }
+    reading.document = Document.model_construct(None, **merged)
     return reading
 
 
@@ -103,7 +106,7 @@ def _compose(text: str) -> yaml.Node | None:
     """The node tree, once its events hold no trick; depth is counted before the composer recurses."""
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if getattr(event, "anchor", None) is not None:
             raise _Refused(f"line {line}: anchors and aliases are refused; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -192,7 +195,7 @@ def _reached(data: Any, loc: tuple[int | str, ...]) -> list[tuple[Any, Any]]:
         if not (key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)):
             break
         steps.append((data, key))
-        data = data[key]  # type: ignore[index]
+        data = data[key]
     return steps
 
 

@@ -134,9 +134,8 @@ def _connected(temp_directory: Path, memory_limit: str, threads: int | None) -> 
                 connection.execute("SET GLOBAL TimeZone = 'UTC'")
                 yield connection
         except duckdb.Error as error:
-            raise RunFailed(
-                f"The point-in-time join did not finish within {memory_limit} of memory: {error}"
-            ) from error
+            reason = str(error).partition("\n")[0]  # what follows is advice on DuckDB's own settings
+            raise RunFailed(f"The point-in-time join (memory limit {memory_limit}) did not finish: {reason}") from error
 
 
 def _group_streams(

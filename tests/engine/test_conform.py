@@ -314,7 +314,7 @@ def test_json_numbers_and_naive_datetimes_are_no_times() -> None:
 
 
 def test_an_embedding_of_another_length_is_a_length_violation_from_every_source() -> None:
-    lists = [[1.0, 2.0], [1.0], [], [1.0, 2.0, 3.0], [1.0] * 100_000]
+    lists = [[1.0, 2.0], [1.0], [], [1.0, 2.0, 3.0], [1.0] * 100_000, [None]]
     arrow = pa.array(lists, pa.list_(pa.float32()))
     texts = [json.dumps(values) for values in lists]
     for conformed in (
@@ -322,8 +322,8 @@ def test_an_embedding_of_another_length_is_a_length_violation_from_every_source(
         from_text("embedding(2)", texts),
         from_arrow("embedding(2)", arrow),
     ):
-        assert refused(conformed) == {("value", "length"): [1, 2, 3, 4]}
-        assert kept(conformed) == [[1.0, 2.0], None, None, None, None]
+        assert refused(conformed) == {("value", "length"): [1, 2, 3, 4, 5]}
+        assert kept(conformed) == [[1.0, 2.0], None, None, None, None, None]
 
 
 def test_a_list_has_a_greatest_length() -> None:
@@ -518,7 +518,12 @@ def test_a_table_with_a_repeated_column_is_refused_before_it_is_read() -> None:
 
 def test_an_unknown_name_in_rows_is_an_error_of_the_request() -> None:
     good = {"customer_id": "C1", "purchased_at": EARLIER}
-    rows = [good, good | {"total/purchase~s": 1}, *[good | {"x" * 200: 1}] * 30, good | {"\ud800": 1}]
+    rows = [
+        good,
+        good | {"total/purchase~s": 1},
+        good | {f"{'x' * 200}{n}": n for n in range(30)},
+        good | {"\ud800": 1},
+    ]
     with pytest.raises(InvalidRows) as caught:
         conform_rows(rows, group(("total_purchases", "int64")), now=NOW)
     pointers = [problem.pointer for problem in caught.value.problems]

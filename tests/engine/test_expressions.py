@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import types
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from engine.errors import Conflict, InvalidDefinition, InvalidExpression, InvalidInput, UnknownName
 from engine.expressions import Compiled, Transformer, compile_expression, compile_group
-from engine.schema import Dtype, FeatureColumn, Field, GroupSchema, Transformation
+from engine.schema import DTYPE_KINDS, Dtype, FeatureColumn, Field, GroupSchema, Transformation
 
 MAX = 2**63 - 1
 MIN = -(2**63)
@@ -431,10 +432,8 @@ def test_what_is_no_checked_scalar_expression_is_refused_quickly(text: str) -> N
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([*"ab()+-*/,='<>|%x.1;[]{}?:@$", "CASE ", " WHEN ", " END", "NOT ", " IN ", "SUM"])))
 def test_no_text_gets_past_invalid_expression(tokens: list[str]) -> None:
-    try:
-        compile_expression("".join(tokens), COLUMNS)
-    except InvalidExpression as refused:
-        assert refused.detail
+    with contextlib.suppress(InvalidExpression):
+        assert compile_expression("".join(tokens), COLUMNS).dtype.kind in DTYPE_KINDS
 
 
 def test_a_refusal_points_at_the_place_and_offers_near_names() -> None:

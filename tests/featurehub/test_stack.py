@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
 
-from featurehub import private_redis
+from featurehub import embedded, private_redis
 from featurehub.environment import PROJECT
 
 pytestmark = pytest.mark.timeout(180)
@@ -45,6 +46,10 @@ def stack(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     left = private_redis.recorded_process_id(tmp_path / "home")
     if left is not None and private_redis.answering_process_id(tmp_path / "home") == left:
         os.kill(left, signal.SIGKILL)
+
+
+def only_run(tmp_path: Path) -> AbstractContextManager[None]:
+    return embedded._only_run_in(tmp_path / "home")
 
 
 def family(process_id: int) -> list[psutil.Process]:
@@ -103,4 +108,25 @@ def test_make_run_comes_up_heals_and_leaves_no_process_behind(stack: subprocess.
     stack.communicate(timeout=60)
     assert stack.returncode == 143
     assert [process for process in processes if process.is_running()] == []
+    assert private_redis.answering_process_id(tmp_path / "home") is None
+
+
+def test_servers_left_by_a_killed_stack_are_named_and_the_next_one_comes_up_when_they_are_ended(
+    stack: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    welcome_of(stack)
+    servers = family(stack.pid)
+    stack.kill()
+    stack.wait()
+    with pytest.raises(embedded.CannotStart, match=r"`kill ([\d ]+)` ends them") as refused, only_run(tmp_path):
+        pass
+    named = re.search(r"`kill ([\d ]+)`", str(refused.value))
+    assert named is not None
+    for process_id in named[1].split():
+        os.kill(int(process_id), signal.SIGTERM)
+    psutil.wait_procs(servers, timeout=20)
+    with only_run(tmp_path):
+        pass
+    with private_redis.running(tmp_path / "home"):
+        pass  # and its Redis is taken over, and stopped by its last user
     assert private_redis.answering_process_id(tmp_path / "home") is None

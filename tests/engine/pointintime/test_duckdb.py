@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -107,31 +108,38 @@ EXAMPLE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("time", "answer", "as_known"),
-    [
-        (day(0.5), (None, "NOT_FOUND"), (None, "NOT_FOUND")),
-        (day(4), (1, "PRESENT"), (1, "PRESENT")),
-        (day(5), (3, "PRESENT"), (2, "PRESENT")),
-        (day(8), (3, "PRESENT"), (3, "PRESENT")),
-        (day(15), (3, "PRESENT"), (3, "PRESENT")),
-        (day(15) + MICROSECOND, (None, "OUTSIDE_MAX_AGE"), (None, "OUTSIDE_MAX_AGE")),
-        (day(20) - MICROSECOND, (None, "OUTSIDE_MAX_AGE"), (None, "OUTSIDE_MAX_AGE")),
-        (day(20), (None, "NOT_FOUND"), (None, "NOT_FOUND")),
-        (day(40), (None, "NOT_FOUND"), (None, "NOT_FOUND")),  # old, but there is no value to withhold
-    ],
-)
+EXAMPLE_ANSWERS = [  # time, as of, as known
+    (day(1) - MICROSECOND, (None, "NOT_FOUND"), (None, "NOT_FOUND")),
+    (day(4), (1, "PRESENT"), (1, "PRESENT")),
+    (day(5), (3, "PRESENT"), (2, "PRESENT")),
+    (day(8) - MICROSECOND, (3, "PRESENT"), (2, "PRESENT")),
+    (day(8), (3, "PRESENT"), (3, "PRESENT")),
+    (day(15), (3, "PRESENT"), (3, "PRESENT")),
+    (day(15) + MICROSECOND, (None, "OUTSIDE_MAX_AGE"), (None, "OUTSIDE_MAX_AGE")),
+    (day(20) - MICROSECOND, (None, "OUTSIDE_MAX_AGE"), (None, "OUTSIDE_MAX_AGE")),
+    (day(20), (None, "NOT_FOUND"), (None, "NOT_FOUND")),
+    (day(40), (None, "NOT_FOUND"), (None, "NOT_FOUND")),  # old, but there is no value to withhold
+]
+
+
+@pytest.mark.parametrize("known_at", [False, True], ids=["as of", "as known"])
 def test_the_worked_example_of_the_rule_holds(
-    time: datetime, answer: Any, as_known: Any, histories: Histories, joined: Callable[..., pa.Table]
+    known_at: bool, histories: Histories, joined: Callable[..., pa.Table]
 ) -> None:
     group = histories.group(EXAMPLE, ttl=timedelta(days=10))
-    first = row("C0", day(0), 9)  # someone was known before, so known_at is not refused
-    early = histories.group([*EXAMPLE, first], ttl=timedelta(days=10))
-    for known_at, wanted, of in ((False, answer, group), (True, as_known, early)):
-        (got,) = joined([("C1", time)], of, known_at=known_at, statuses=True).to_pylist()
-        assert (got["value"], got["value__status"]) == wanted
-        (bare,) = joined([("C1", time)], of, known_at=known_at).to_pylist()
-        assert bare["value"] == wanted[0]
+    spine = [("C1", time) for time, _, _ in EXAMPLE_ANSWERS]
+    wanted = [as_known if known_at else as_of for _, as_of, as_known in EXAMPLE_ANSWERS]
+    got = joined(spine, group, known_at=known_at, statuses=True)
+    assert list(zip(got["value"].to_pylist(), got["value__status"].to_pylist(), strict=True)) == wanted
+    bare = joined(spine, group, known_at=known_at)
+    assert bare["value"].to_pylist() == [value for value, _ in wanted]
+
+
+def test_the_oracle_agrees_with_the_worked_example() -> None:
+    spine = [{"customer_id": "C1", "event_timestamp": time} for time, _, _ in EXAMPLE_ANSWERS]
+    for known_at, place in ((False, 1), (True, 2)):
+        answers = expected(spine, EXAMPLE, keys=["customer_id"], ttl=timedelta(days=10), known_at=known_at)
+        assert [feature_status(answer, "value") for answer in answers] == [row[place] for row in EXAMPLE_ANSWERS]
 
 
 HISTORIES_PER_SPINE = 5
@@ -454,6 +462,26 @@ def test_nothing_is_left_behind_by_a_join_that_fails_or_succeeds(
     assert list(written.parent.iterdir()) == [written]
     assert written.read_bytes() == before
     assert list((tmp_path / "spill").iterdir()) == []
+
+
+def test_a_join_larger_than_its_memory_spills_and_one_without_any_says_so(
+    histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """60,000 rows of 1,000 bytes, and as many answers, through 40 MB of memory."""
+    rows = 60_000
+    numbers = pa.array(range(rows), pa.int64())
+    spine = pa.table({"n": numbers, "event_timestamp": pa.array([DAY_ONE] * rows, SPINE.types[1])})
+    texts = pc.binary_join_element_wise(numbers.cast(pa.string()), "x" * 990, ":")
+    fixed = {name: pa.array([value] * rows) for name, value in row("", DAY_ONE, None).items() if name[0] == "_"}
+    moments = {"event_timestamp": spine["event_timestamp"], "created_timestamp": spine["event_timestamp"]}
+    stored = pa.table({"n": numbers, **moments, **fixed, "text": texts})
+    pq.write_table(stored, tmp_path / "wide.parquet", row_group_size=4_000)
+    wide = (HistoryFeature("text", "text", STRING),)
+    group = GroupHistory("purchases", (str(tmp_path / "wide.parquet"),), (Field("n", INT64),), None, wide)
+    got = joined(spine, group, memory_limit="40MB", threads=1)
+    assert got["text"].combine_chunks().equals(texts)
+    with pytest.raises(RunFailed, match="memory limit 2MB"):
+        joined(spine, group, memory_limit="2MB", threads=1)
 
 
 # Spines that are refused
