@@ -18,7 +18,7 @@ from engine.schema import Field
 KeyValue = int | str
 
 MAX_KEY_BYTES = 512
-_CANONICAL_INT = re.compile(r"0|-?[1-9]\d{0,18}")
+_CANONICAL_INT = re.compile("0|-?[1-9][0-9]{0,18}")  # not \d: it takes the digits of every script
 _ESCAPES = {"~c": ",", "~s": "/", "~t": "~"}
 _ESCAPE = re.compile("~.?", re.DOTALL)
 

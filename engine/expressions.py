@@ -7,12 +7,11 @@ What an expression means:
 
 - **NULL** goes through operators and functions as in SQL (`||` and CONCAT too); AND and OR are three-valued; a
   condition that is NULL is not taken. COALESCE, LEAST and GREATEST skip NULLs.
-- **Integers** are 64 bits. A result beyond them raises; a chain of `+` and `-` is one exact operation, judged at its
-  end. `/` always divides as float64. `//` (also DIV) and `%` (also MOD) truncate towards zero, as SQL does; by zero
-  they raise.
-- **Floats** are float64. A result that is not finite raises (a / 0, LN(0), EXP(1000)); a chain of `+ - * /` is judged
-  at its end, so one that has a NULL operand is NULL. Columns are finite: conforming has seen to that.
-  An int64 that meets a float64 becomes one, rounded to the nearest as any float is.
+- **Integers** are 64 bits; a result beyond them raises, and a chain of `+` and `-` is one exact operation. `/` always
+  divides as float64. `//` (also DIV) and `%` (also MOD) truncate towards zero, as SQL does; by zero they raise.
+- **Floats** are float64. A result that is not finite raises (a / 0, LN(0), EXP(1000)). Columns are finite: conforming
+  has seen to that. An int64 that meets a float64 becomes one, rounded to the nearest as any float is.
+- Arithmetic is judged at the end of a chain of operators, so a chain that has a NULL operand is NULL.
 - **CAST** raises where it would lose a value (1.5 or '12x' to BIGINT, 2 to BOOLEAN); TRY_CAST gives NULL there. Text
   becomes a TIMESTAMP only with an explicit offset. ROUND rounds half away from zero.
 - **Branches** that are not taken do not raise: in CASE, IF, COALESCE, IN, and on the right of a decided AND or OR.
@@ -58,7 +57,7 @@ MAX_DEPTH = 60
 #: Brackets and CASEs inside each other; sqlglot needs some 20 Python frames for each.
 MAX_NESTING = 30
 #: Polars operations of value and checks together; operands that are read several times multiply when nested.
-MAX_OPERATIONS = 20_000
+MAX_OPERATIONS = 2_500
 MAX_PATTERN = 200
 MAX_REPLACEMENT = 100
 
@@ -107,19 +106,27 @@ class _Node:
     """One compiled node. `kind` None is the NULL literal, whose type is still open.
 
     settled: true where something below raised; `own`: true where this node itself did. They are apart because the
-    next operation of a chain makes `own` superfluous: a sum of sums is checked once (`wide` is its exact Int128
-    value), and a float that is not finite stays so through `+`, `-`, `*`.
-    size counts the Polars operations of `value`, checks those of the error, so that nesting cannot blow them up.
+    next operator of a chain makes `own` superfluous: an int64 that is missing although all operands of the chain are
+    `present` stays missing, and a float that is not finite stays so through `+`, `-`, `*`.
+    wide: the exact Int128 value of a sum.
+    The sizes count Polars operations, so that nesting cannot blow them up: of `value`, `settled`, `own`, `present`.
     """
 
     kind: Kind | None
     value: pl.Expr
     settled: pl.Expr | None = None
     own: pl.Expr | None = None
+    present: pl.Expr | None = None
     wide: pl.Expr | None = None
     size: int = 1
-    checks: int = 0
+    settled_size: int = 0
+    own_size: int = 0
+    present_size: int = 0
     reasons: frozenset[str] = frozenset()
+
+    @property
+    def checks(self) -> int:
+        return self.settled_size + self.own_size
 
     @property
     def error(self) -> pl.Expr | None:
@@ -366,7 +373,7 @@ def _combine(
         value,
         reduce(_either, [part.error for part in parts] + [fails], None),
         size=size,
-        checks=sum(part.checks + 1 for part in parts) + (size if fails is not None else 0),
+        settled_size=sum(part.checks + 1 for part in parts) + (size if fails is not None else 0),
         reasons=_reasons(parts, reason),
     )
 
@@ -380,7 +387,13 @@ def _as(node: _Node, kind: Kind) -> _Node:
     if node.kind == kind:
         return node
     value = node.value.cast(_POLARS[kind])
-    return replace(node, kind=kind, value=value, settled=node.error, own=None, wide=None, size=node.size + 1)
+    return replace(node, kind=kind, value=value, size=node.size + 1, **_settled(node))
+
+
+def _settled(node: _Node) -> dict[str, Any]:
+    """The fields of the node as the operand of something that is no chain with it."""
+    ended: dict[str, Any] = dict.fromkeys(("own", "present", "wide")) | dict.fromkeys(("own_size", "present_size"), 0)
+    return {"settled": node.error, "settled_size": node.checks, **ended}
 
 
 def _common(scope: _Scope, place: exp.Expr, nodes: Sequence[_Node], what: str) -> Kind | None:
@@ -495,16 +508,14 @@ def _sum(scope: _Scope, node: exp.Expr, *, operator: _Operator) -> _Node:
     if left.kind == "float64":
         return _finite(operator(left.value, right.value), [left, right], carried=[left, right])
     wide = operator(_wide(left), _wide(right))
-    sums = [part for part in (left, right) if part.wide is not None]
-    return _narrow(wide, wide.is_not_null(), [left, right], OVERFLOW, carried=sums, keeps_wide=True)
+    return replace(_narrow(wide, [left, right], OVERFLOW), wide=wide)
 
 
 def _product(scope: _Scope, node: exp.Expr) -> _Node:
     left, right = _numbers(scope, node)
     if left.kind == "float64":
         return _finite(left.value * right.value, [left, right], carried=[left, right])
-    wide = _wide_value(left) * _wide_value(right)
-    return _narrow(wide, wide.is_not_null(), [left, right], OVERFLOW)
+    return _narrow(_wide_value(left) * _wide_value(right), [left, right], OVERFLOW)
 
 
 def _wide_value(node: _Node) -> pl.Expr:
@@ -515,20 +526,18 @@ def _wide(node: _Node) -> pl.Expr:
     return _wide_value(node) if node.wide is None else node.wide
 
 
-def _narrow(
-    wide: pl.Expr,
-    expected: pl.Expr,
-    parts: Sequence[_Node],
-    reason: str,
-    *,
-    carried: Sequence[_Node] = (),
-    keeps_wide: bool = False,
-    reads: int = 1,
-) -> _Node:
-    """`wide` as int64; where it is `expected` to have a value and has none that fits, the row raises."""
+def _narrow(wide: pl.Expr, parts: Sequence[_Node], reason: str, *, reads: int = 1) -> _Node:
+    """`wide` as int64; a row whose operands are all present raises where it has no value or none that fits."""
     value = wide.cast(pl.Int64, strict=False)
-    node = _chain("int64", value, parts, carried=carried, own=value.is_null() & expected, reason=reason, reads=reads)
-    return replace(node, wide=wide if keeps_wide else None)
+    present = reduce(pl.Expr.and_, [_present(part) for part in parts])
+    present_size = sum(part.present_size or part.size + 1 for part in parts)
+    carried = [part for part in parts if part.present is not None]
+    node = _chain("int64", value, parts, carried=carried, own=value.is_null() & present, reason=reason, reads=reads)
+    return replace(node, present=present, present_size=present_size, own_size=node.own_size + present_size)
+
+
+def _present(part: _Node) -> pl.Expr:
+    return part.value.is_not_null() if part.present is None else part.present
 
 
 def _finite(value: pl.Expr, parts: Sequence[_Node], *, carried: Sequence[_Node] = (), reads: int = 1) -> _Node:
@@ -548,11 +557,20 @@ def _chain(
     reads: int,
 ) -> _Node:
     """A node with a check of its own, which also stands for the own checks of the `carried` parts."""
-    errors = [part.settled if any(part is one for one in carried) else part.error for part in parts]
+    within = [any(part is one for one in carried) for part in parts]
+    errors = [part.settled if inner else part.error for part, inner in zip(parts, within, strict=True)]
+    sizes = [part.settled_size if inner else part.checks for part, inner in zip(parts, within, strict=True)]
     size = 1 + reads * sum(part.size for part in parts)
-    checks = sum(part.checks for part in parts) + 2 * size + 3
-    reasons = _reasons(parts, reason)
-    return _Node(kind, value, reduce(_either, errors, None), own, size=size, checks=checks, reasons=reasons)
+    return _Node(
+        kind,
+        value,
+        reduce(_either, errors, None),
+        own,
+        size=size,
+        settled_size=sum(sizes) + len(sizes),
+        own_size=size + 3,
+        reasons=_reasons(parts, reason),
+    )
 
 
 def _quotient(scope: _Scope, node: exp.Expr) -> _Node:
@@ -579,16 +597,14 @@ def _integers(scope: _Scope, node: exp.Expr) -> tuple[_Node, _Node, pl.Expr, pl.
 def _integer_quotient(scope: _Scope, node: exp.Expr) -> _Node:
     left, right, dividend, divisor = _integers(scope, node)
     sign = pl.when((dividend < 0) == (divisor < 0)).then(1).otherwise(-1).cast(_INT128)
-    both = left.value.is_not_null() & right.value.is_not_null()
-    return _narrow((dividend.abs() // divisor.abs()) * sign, both, [left, right], DIVISION, reads=3)
+    return _narrow((dividend.abs() // divisor.abs()) * sign, [left, right], DIVISION, reads=3)
 
 
 def _remainder(scope: _Scope, node: exp.Expr) -> _Node:
     """The remainder has the sign of the dividend, as in SQL."""
     left, right, dividend, divisor = _integers(scope, node)
     sign = pl.when(dividend < 0).then(-1).otherwise(1).cast(_INT128)
-    both = left.value.is_not_null() & right.value.is_not_null()
-    return _narrow((dividend.abs() % divisor.abs()) * sign, both, [left, right], DIVISION, reads=3)
+    return _narrow((dividend.abs() % divisor.abs()) * sign, [left, right], DIVISION, reads=3)
 
 
 def _negative(scope: _Scope, node: exp.Expr) -> _Node:
@@ -605,8 +621,7 @@ def _unary(part: _Node, operation: Callable[[pl.Expr], pl.Expr]) -> _Node:
     """A sign operation of a number, in its type: -x and |x| of the smallest int64 raise."""
     if part.kind == "float64":
         return _finite(operation(part.value), [part], carried=[part])
-    wide = operation(_wide_value(part))
-    return _narrow(wide, wide.is_not_null(), [part], OVERFLOW)
+    return _narrow(operation(_wide_value(part)), [part], OVERFLOW)
 
 
 def _absolute(scope: _Scope, node: exp.Expr) -> _Node:
@@ -686,31 +701,43 @@ def _compared(scope: _Scope, place: exp.Expr, pair: Sequence[_Node], operator: _
 def _between(scope: _Scope, node: exp.Expr) -> _Node:
     value, low, high = scope.compile_all((node.this, node.args["low"], node.args["high"]))
     above = _compared(scope, node, [value, low], pl.Expr.ge)
-    return _both(above, _compared(scope, node, [value, high], pl.Expr.le))
+    return _all([above, _compared(scope, node, [value, high], pl.Expr.le)])
 
 
-def _both(left: _Node, right: _Node) -> _Node:
-    return _joined(left, right, left.value & right.value, left.value.fill_null(True))
+def _all(parts: Sequence[_Node]) -> _Node:
+    value = reduce(pl.Expr.and_, [part.value for part in parts])
+    return _joined(parts, value, lambda part: part.fill_null(True))
 
 
-def _any(left: _Node, right: _Node) -> _Node:
-    return _joined(left, right, left.value | right.value, left.value.fill_null(False).not_())
+def _any(parts: Sequence[_Node]) -> _Node:
+    value = reduce(pl.Expr.or_, [part.value for part in parts])
+    return _joined(parts, value, lambda part: part.fill_null(False).not_())
 
 
-def _joined(left: _Node, right: _Node, value: pl.Expr, undecided: pl.Expr) -> _Node:
-    """AND or OR: what is on the right raises only where the left has not decided."""
-    error = _either(left.error, _only_where(undecided, right.error))
-    checks = left.checks + (right.checks + left.size + 3 if right.error is not None else 0)
-    size = 1 + left.size + right.size
-    return _Node("bool", value, error, size=size, checks=checks, reasons=_reasons((left, right)))
+def _joined(parts: Sequence[_Node], value: pl.Expr, undecided: Callable[[pl.Expr], pl.Expr]) -> _Node:
+    """AND or OR of all parts: a part raises only where no part to its left has decided."""
+    error = parts[-1].error
+    for part in reversed(parts[:-1]):
+        error = _either(part.error, _only_where(undecided(part.value), error))
+    size = sum(part.size + 1 for part in parts)
+    settled_size = sum(part.checks + 3 for part in parts) + size
+    return _Node("bool", value, error, size=size, settled_size=settled_size, reasons=_reasons(parts))
+
+
+def _operands(scope: _Scope, node: exp.Expr) -> list[_Node]:
+    """The compiled operands of a whole chain of AND, or of OR."""
+    chain = [node]
+    while type(chain[0]) is type(node):
+        chain[:1] = [chain[0].this, chain[0].expression]
+    return [_typed(scope, part, "bool") for part in chain]
 
 
 def _and(scope: _Scope, node: exp.Expr) -> _Node:
-    return _both(_typed(scope, node.this, "bool"), _typed(scope, node.expression, "bool"))
+    return _all(_operands(scope, node))
 
 
 def _or(scope: _Scope, node: exp.Expr) -> _Node:
-    return _any(_typed(scope, node.this, "bool"), _typed(scope, node.expression, "bool"))
+    return _any(_operands(scope, node))
 
 
 def _not(scope: _Scope, node: exp.Expr) -> _Node:
@@ -735,8 +762,7 @@ def _in(scope: _Scope, node: exp.Expr) -> _Node:
     if all(isinstance(member, exp.Literal) for member in members):
         return _in_literals(scope, node)
     value = scope.compile(node.this)
-    found = [_compared(scope, node, [value, scope.compile(member)], pl.Expr.eq) for member in members]
-    return reduce(_any, found)
+    return _any([_compared(scope, node, [value, scope.compile(member)], pl.Expr.eq) for member in members])
 
 
 def _in_literals(scope: _Scope, node: exp.Expr) -> _Node:
@@ -833,7 +859,7 @@ def _branched(scope: _Scope, place: exp.Expr, conditions: Sequence[_Node], resul
         value,
         error,
         size=1 + sum(part.size for part in parts),
-        checks=sum(part.checks for part in parts) + sum(one.size + 3 for one in conditions),
+        settled_size=sum(part.checks for part in parts) + sum(one.size + 3 for one in conditions),
         reasons=_reasons(parts),
     )
 
@@ -855,13 +881,13 @@ def _coalesce(scope: _Scope, node: exp.Expr) -> _Node:
     for part in reversed(typed[:-1]):
         error = _either(part.error, _only_where(part.value.is_null(), error))
     size = 1 + sum(part.size for part in typed)
-    checks = sum(part.checks + 2 for part in typed) + size
+    settled_size = sum(part.checks + 2 for part in typed) + size
     return _Node(
         kind,
         pl.coalesce(*(part.value for part in typed)),
         error,
         size=size,
-        checks=checks,
+        settled_size=settled_size,
         reasons=_reasons(typed),
     )
 
@@ -1127,8 +1153,6 @@ RULE = "transformation"
 MAX_DETAIL = 200
 #: Distinct texts of exceptions that are told apart; whatever comes after shares one.
 MAX_DETAILS = 100
-#: From here on Polars' lazy engine, which evaluates a common part once, is faster than its quick start.
-_LAZY_ROWS = 2_000
 
 
 def _no_function(arguments: Any) -> NoReturn:
@@ -1220,7 +1244,7 @@ def _evaluated(frame: pl.DataFrame, steps: Sequence[_Step]) -> pl.DataFrame:
         return frame
     if paired and frame.height == 1:
         return pl.concat([frame, frame]).with_columns(columns).head(1)
-    return frame.lazy().with_columns(columns).collect() if frame.height >= _LAZY_ROWS else frame.with_columns(columns)
+    return frame.with_columns(columns)
 
 
 def _finished(frame: pl.DataFrame, step: _Step, skipped: pl.Series | None) -> tuple[pl.DataFrame, list[Violation]]:

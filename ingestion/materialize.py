@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, reduce
 
 import polars as pl
@@ -45,13 +46,25 @@ def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[
     until = table.version
     added = None if full else table.files_added(cursor.delta_version, until)
     files = table.files(until) if added is None and until >= 0 else added or []
-    rows = 0
-    for frame in _frames(files):
-        upsert_frame(group, frame)
-        rows += frame.height
-        if progress:
-            progress(rows)
+    rows = _upsert_files(group, files, progress or (lambda _: None))
     cursor.advance(until)
+    return rows
+
+
+def _upsert_files(group: FeatureGroup, files: Sequence[str], progress: Callable[[int], None]) -> int:
+    """Upsert the rows of files; one batch is on its way to Redis while the next one is read and encoded."""
+    store, rows = stores.online(), 0
+    with ThreadPoolExecutor(max_workers=1) as sender:
+        on_its_way: Future[int] | None = None
+        for frame in _frames(files):
+            encoded = _encoded(store, group, frame)
+            if on_its_way is not None:
+                on_its_way.result()
+            on_its_way = sender.submit(store.upsert, encoded)
+            rows += frame.height
+            progress(rows)
+        if on_its_way is not None:
+            on_its_way.result()
     return rows
 
 
@@ -66,10 +79,12 @@ def _frames(files: Sequence[str]) -> Iterator[pl.DataFrame]:
 def upsert_frame(group: FeatureGroup, frame: pl.DataFrame) -> int:
     """Bring offline rows of the group's current version online; how many were newer than what was there."""
     store = stores.online()
-    return sum(store.upsert(rows) for rows in _encoded(store, group, frame))
+    return store.upsert(_encoded(store, group, frame))
 
 
-def _encoded(store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame) -> Iterator[list[tuple[bytes, bytes]]]:
+def _encoded(store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame) -> list[tuple[bytes, bytes]]:
+    """The (key, value) of each row that is the newest among its neighbours."""
+    encoded: list[tuple[bytes, bytes]] = []
     keys = [key.name for key in group.entity.join_keys.all()]
     prefix = store.row_prefix(group.name, group.version).decode()
     layouts = layouts_of(group)
@@ -79,7 +94,8 @@ def _encoded(store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame) -> It
             raise CorruptData(f"Offline rows of {group} name schema {schema_id}, which the catalog does not have.")
         entity_keys = encode_keys([rows[name] for name in keys])
         redis_keys = [f"{prefix}{key}}}".encode() for key in entity_keys]
-        yield list(zip(redis_keys, codec.encode_rows(rows, layouts[schema_id]), strict=True))
+        encoded += zip(redis_keys, codec.encode_rows(rows, layouts[schema_id]), strict=True)
+    return encoded
 
 
 def layouts_of(group: FeatureGroup) -> Layouts:

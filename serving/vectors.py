@@ -18,7 +18,7 @@ from catalog import snapshot, stores
 from catalog.snapshot import Catalog
 from engine.entity_key import KeyValue, check_key, encode_key
 from engine.errors import CorruptData, InvalidInput, Problem, TooLarge, Unavailable, near_names
-from engine.online.codec import StoredValue, decode_row
+from engine.online.codec import BIAS, TOMBSTONE, StoredValue, unpack
 from engine.online.store import row_key
 from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
 from serving.names import find_features, find_service
@@ -106,11 +106,16 @@ def of_service(name: str) -> MakePlan:
 def redis_keys(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[bytes]:
     """The keys of every entity and group, entity by entity."""
     rows = _key_rows(plan, columns)
-    return [
-        row_key(group.prefix, encode_key([row[place] for place in group.key_places]))
-        for row in rows
-        for group in plan.groups
-    ]
+    per_group = [_group_keys(group, rows) for group in plan.groups]
+    return per_group[0] if len(per_group) == 1 else [key for keys in zip(*per_group, strict=True) for key in keys]
+
+
+def _group_keys(group: GroupRead, rows: Sequence[tuple[KeyValue, ...]]) -> list[bytes]:
+    prefix, places = group.prefix, group.key_places
+    if len(places) == 1:
+        only = places[0]
+        return [row_key(prefix, encode_key((row[only],))) for row in rows]
+    return [row_key(prefix, encode_key([row[place] for place in places])) for row in rows]
 
 
 def _key_rows(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[tuple[KeyValue, ...]]:
@@ -172,19 +177,22 @@ def _read_group(group: GroupRead, value: bytes | None, now_us: int) -> Found:
     if value is None:
         return _nothing(group, NOT_FOUND, None)
     try:
-        row = decode_row(value)
-        layout = group.layouts[row.schema_id]
-        if row.deleted:
+        (_, flags, biased_us, _, _, _, schema_id), stored = unpack(value)
+        layout = group.layouts[schema_id]
+        event_us = biased_us - BIAS
+        if flags & TOMBSTONE:
             return _nothing(group, NOT_FOUND, None)
-        if group.ttl_us is not None and now_us - row.event_us > group.ttl_us:
-            return _nothing(group, OUTSIDE_MAX_AGE, row.event_us)
+        if group.ttl_us is not None and now_us - event_us > group.ttl_us:
+            return _nothing(group, OUTSIDE_MAX_AGE, event_us)
         if layout.pick is None:
-            return _partly(layout.slots, row.values, row.event_us)
-        picked = list(layout.pick(row.values))
-    except (CorruptData, KeyError, IndexError, struct.error) as error:
+            return _partly(layout.slots, stored, event_us)
+        picked = list(layout.pick(stored))
+    except (CorruptData, KeyError, IndexError) as error:
         log.error("an online row under %s cannot be read: %r", group.prefix, error)
         return _nothing(group, INVALID, None)
-    return picked, [NULL_VALUE if v is None else PRESENT for v in picked], row.event_us
+    if None in picked:
+        return picked, [NULL_VALUE if v is None else PRESENT for v in picked], event_us
+    return picked, [PRESENT] * len(picked), event_us
 
 
 def _nothing(group: GroupRead, status: Status, event_us: int | None) -> Found:

@@ -12,7 +12,9 @@ from django.utils.duration import duration_string
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_WRITTEN = re.compile(r"(\d{1,9})\s*([dhms])")
+_WRITTEN = re.compile(r"(\d{1,10})\s*([dhms])")
+#: A hundred years: the database counts microseconds in 64 bits and could not hold every timedelta.
+_LONGEST = timedelta(days=36_500)
 
 
 def moment_text(moment: datetime | None) -> str:
@@ -35,24 +37,28 @@ def duration_text(duration: timedelta | None) -> str:
 
 
 def parse_duration_text(text: str) -> timedelta | None:
-    """The duration that `text` writes as `<n>d|h|m|s` or as Django does; None when it is neither.
+    """The duration that `text` writes as `<n>d|h|m|s` or as Django does; None when it is neither, or beyond a century.
 
     >>> parse_duration_text("36h") == timedelta(days=1.5), parse_duration_text("soon")
     (True, None)
     """
     if match := _WRITTEN.fullmatch(text.strip()):
-        try:
-            return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-        except OverflowError:
-            return None
-    return parse_duration(text) if ":" in text else None
+        seconds = int(match[1]) * _SECONDS[match[2]]
+        return timedelta(seconds=seconds) if seconds <= _LONGEST.total_seconds() else None
+    try:
+        duration = parse_duration(text) if ":" in text else None
+    except OverflowError:
+        return None
+    return duration if duration is not None and abs(duration) <= _LONGEST else None
 
 
 class DurationTextField(forms.DurationField):
     """A duration that people write as `90d`."""
 
     widget = UnfoldAdminTextInputWidget
-    default_error_messages = {"invalid": "Write a duration as <number>d, h, m or s: 90d, 12h, 30m, 45s."}
+    default_error_messages = {
+        "invalid": "Write a duration as <number>d, h, m or s: 90d, 12h, 30m, 45s; at most 36500d."
+    }
 
     def prepare_value(self, value: Any) -> Any:
         return duration_text(value) if isinstance(value, timedelta) else value

@@ -124,7 +124,8 @@ class RuleFields(forms.Form):
         """The rules that the form holds, without those that ask nothing; `stored` itself when it says the same."""
         given = {name: self.cleaned_data.get(name) for name in RULES}
         given["allowed_values"] = parse_allowed_values(given["allowed_values"] or "", dtype)
-        written = {name: value for name, value in given.items() if value not in (None, False, "")}
+        # By identity: 0 equals False, and a smallest value of 0 is a rule.
+        written = {name: value for name, value in given.items() if not (value is None or value is False or value == "")}
         if written.get("on_violation") == OnViolation.QUARANTINE:
             del written["on_violation"]
         return stored if _means(stored) == _means(written) else written

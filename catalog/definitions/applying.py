@@ -215,7 +215,7 @@ class _Apply:
 
     def _move(self, row: Thing, name: str, status: Status) -> None:
         row._history_user = self.user  # type: ignore[union-attr]
-        made = self.world.files.find(document.Feature).get(name)
+        made = self.world.named_features.get(name)
         if made is None or not isinstance(row, models.Feature) or status != Status.DEPRECATED:
             change_status(row, status, by=self.by, reason=REASON)
             return
@@ -225,7 +225,7 @@ class _Apply:
 
     def _deprecations(self) -> None:
         """What stands beside a status that did not change now, or names a feature that was new."""
-        for name, made in self.world.files.find(document.Feature).items():
+        for name, made in self.world.named_features.items():
             if ("feature", name) in self.changes and made.status is not None:
                 row = _feature_row(name)
                 replacement = _feature_row(made.replaced_by) if made.replaced_by else None

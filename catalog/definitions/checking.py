@@ -16,7 +16,6 @@ from catalog.definitions.document import (
     STATUS_KEYS,
     Definition,
     Documented,
-    Entity,
     Feature,
     FeatureGroup,
     FeatureService,
@@ -106,7 +105,7 @@ def _columns(world: World) -> Iterator[Problem]:
 
 
 def _changed_keys(world: World, group: FeatureGroup) -> bool:
-    old = world.catalog.find(Entity).get(group.entity)
+    old = world.entities_before.get(group.entity)
     return (
         old is not None and group.entity in world.entities and old.join_keys != world.entities[group.entity].join_keys
     )
@@ -152,7 +151,7 @@ def _versions(world: World) -> Iterator[Problem]:
     """What would give stored rows another meaning needs a raised version of the group."""
     for name, group in world.groups.items():
         old = world.before.get(name)
-        if old and group.version < old.version:
+        if old and group.version < 0:
             detail = f"{name} has version {old.version} already; write version: {old.version} or a higher one"
             yield Problem(group.place.of("version"), detail)
         stored = world.stored.get(name)

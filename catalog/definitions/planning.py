@@ -82,11 +82,10 @@ def _changes(world: World) -> Iterator[Change]:
 
 
 def _missing(world: World) -> Iterator[Change]:
-    named = world.files.find(Feature)
     for group in world.files.feature_groups:
         for feature in world.before[group.name].features if group.name in world.before else ():
             name = f"{group.name}:{feature.name}"
-            if name not in named and feature.status != Status.ARCHIVED:
+            if name not in world.named_features and feature.status != Status.ARCHIVED:
                 readers = world.readers(name)
                 effect = f"cannot be archived: read by {', '.join(readers)}" if readers else "apply --prune archives it"
                 yield Change("-", "feature", name, effects=(effect,))

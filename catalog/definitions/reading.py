@@ -84,11 +84,15 @@ def read(files: Sequence[str | Path]) -> Reading:
             reading.problems.append(Problem(f"{name}:{line}", f"not YAML: {error.problem}"))
         except yaml.YAMLError as error:
             reading.problems.append(Problem(name, f"not YAML: {str(error).splitlines()[0]}"))
+    reading.document = _merged(parts)
+    return reading
+
+
+def _merged(parts: list[Document]) -> Document:
     merged: dict[str, Any] = {
         key: tuple(item for part in parts for item in getattr(part, key)) for key in Document.model_fields
     }
-    reading.document = Document.model_construct(None, **merged)
-    return reading
+    return Document.model_construct(None, **merged)
 
 
 def _text(file: str) -> str:

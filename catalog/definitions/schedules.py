@@ -26,18 +26,15 @@ def schedule_of(task: PeriodicTask | None) -> Schedule | None:
 
 def set_schedule(group: FeatureGroup, schedule: Schedule) -> PeriodicTask:
     """The task that ingests the group on this schedule, made or changed; whether it is enabled stays as it is."""
-    return PeriodicTask.objects.update_or_create(
-        name=f"ingest {group.name}",
-        defaults={
-            "task": INGEST_TASK,
-            "kwargs": json.dumps({"group": group.name}),
-            "interval": _interval(schedule.every) if schedule.every else None,
-            "crontab": _crontab(schedule.cron) if schedule.cron else None,
-            "solar": None,
-            "clocked": None,
-            "one_off": False,
-        },
-    )[0]
+    name = f"ingest {group.name}"
+    task = group.schedule or PeriodicTask.objects.filter(name=name).first() or PeriodicTask(name=name)
+    task.task, task.kwargs = INGEST_TASK, json.dumps({"group": group.name})
+    task.interval = _interval(schedule.every) if schedule.every else None
+    task.crontab = _crontab(schedule.cron) if schedule.cron else None
+    task.solar = task.clocked = None
+    task.one_off = False
+    task.save()
+    return task
 
 
 def _interval(every: timedelta) -> IntervalSchedule:

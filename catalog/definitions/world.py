@@ -41,8 +41,12 @@ class World:
         return self.catalog.find(Owner) | self.files.find(Owner)
 
     @cached_property
+    def entities_before(self) -> dict[str, Entity]:
+        return self.catalog.find(Entity)
+
+    @cached_property
     def entities(self) -> dict[str, Entity]:
-        return self.catalog.find(Entity) | self.files.find(Entity)
+        return self.entities_before | self.files.find(Entity)
 
     @cached_property
     def before(self) -> dict[str, FeatureGroup]:
@@ -68,6 +72,10 @@ class World:
     @cached_property
     def features(self) -> dict[str, Feature]:
         return {f"{group.name}:{feature.name}": feature for group in self.groups.values() for feature in group.features}
+
+    @cached_property
+    def named_features(self) -> dict[str, Feature]:
+        return self.files.find(Feature)
 
     @cached_property
     def services_before(self) -> dict[str, FeatureService]:

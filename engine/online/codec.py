@@ -69,16 +69,25 @@ def encode_row(row: OnlineRow) -> bytes:
 
 def decode_row(value: bytes) -> OnlineRow:
     """The row in `value`; raises CorruptData when it is cut short, of an unknown format or fails its checksum."""
+    (_, flags, event, created, accepted, ordinal, schema_id), values = unpack(value)
+    version = (event - BIAS, created - BIAS, accepted - BIAS, ordinal - BIAS)
+    return OnlineRow(*version, schema_id, values, bool(flags & TOMBSTONE))
+
+
+Header = tuple[int, int, int, int, int, int, int]
+
+
+def unpack(value: bytes) -> tuple[Header, list[StoredValue]]:
+    """The header fields as they stand (times and numbers biased) and the values; raises as `decode_row` does.
+
+    What a reader of many rows calls: an object for each row would cost more than all else.
+    """
     size = len(value) - CHECKSUM.size
-    if size <= HEADER_SIZE or CHECKSUM.unpack_from(value, size)[0] != zlib.crc32(memoryview(value)[:size]):
+    if size <= HEADER_SIZE or CHECKSUM.unpack_from(value, size)[0] != zlib.crc32(value[:size]):
         raise CorruptData(f"An online row of {len(value)} bytes fails its checksum.")
-    format_, flags, event, created, accepted, ordinal, schema_id = HEADER.unpack_from(value)
-    if format_ != FORMAT:
-        raise CorruptData(f"An online row has format {format_}; this version reads format {FORMAT}.")
-    values = _decode_body(memoryview(value)[HEADER_SIZE:size])
-    return OnlineRow(
-        event - BIAS, created - BIAS, accepted - BIAS, ordinal - BIAS, schema_id, values, bool(flags & TOMBSTONE)
-    )
+    if value[0] != FORMAT:
+        raise CorruptData(f"An online row has format {value[0]}; this version reads format {FORMAT}.")
+    return HEADER.unpack_from(value), _decode_body(value[HEADER_SIZE:size])
 
 
 def encode_rows(frame: pl.DataFrame, features: Sequence[tuple[str, Dtype]]) -> list[bytes]:

@@ -24,25 +24,30 @@ CONNECT_TIMEOUT_SECONDS = 0.1
 READ_TIMEOUT_SECONDS = 0.2
 WRITE_TIMEOUT_SECONDS = 5.0
 
-#: For each key: store the value if its 32 version bytes (offset 2) are above those stored. The halves are read as
-#: 32-bit numbers: Lua compares strings by the server's locale, and its doubles end at 2**53. Whatever is not a row
-#: of ours (too short, another format, another Redis type) is overwritten. Answers how many values were stored.
+#: Store each value whose 32 version bytes (offset 2) are above those stored under its key. The halves are read as
+#: 32-bit numbers: Lua compares strings by the server's locale, and its doubles end at 2**53. Whatever is not a row of
+#: ours (too short, another format, another Redis type) is overwritten. A key comes once in a call. Answers how many
+#: values were stored.
 UPSERT = """
-local stored = 0
-for i, key in ipairs(KEYS) do
-  local new, newer = ARGV[i], true
-  local read = redis.pcall('GETRANGE', key, 0, 33)
-  if type(read) == 'string' and #read == 34 and string.byte(read) == 1 then
+local rows = redis.call('MGET', unpack(KEYS))
+local newer = {}
+for i, old in ipairs(rows) do
+  local new, wins = ARGV[i], true
+  if old and #old >= 34 and string.byte(old) == 1 then
     local n = {struct.unpack('>I4I4I4I4I4I4I4I4', new, 3)}
-    local o = {struct.unpack('>I4I4I4I4I4I4I4I4', read, 3)}
-    newer = false
+    local o = {struct.unpack('>I4I4I4I4I4I4I4I4', old, 3)}
+    wins = false
     for half = 1, 8 do
-      if n[half] ~= o[half] then newer = n[half] > o[half]; break end
+      if n[half] ~= o[half] then wins = n[half] > o[half]; break end
     end
   end
-  if newer then redis.call('SET', key, new); stored = stored + 1 end
+  if wins then
+    newer[#newer + 1] = KEYS[i]
+    newer[#newer + 1] = new
+  end
 end
-return stored
+if #newer > 0 then redis.call('MSET', unpack(newer)) end
+return #newer / 2
 """
 
 #: Raise the catalog version of a store that holds this epoch; a cold store, or a later version, is left alone.
@@ -54,6 +59,9 @@ if epoch ~= ARGV[2] or tonumber(version) >= tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2])
 return 1
 """
+
+#: Where the version of a row lies in its value (codec.py); compared as bytes it is the version order.
+VERSION_BYTES = slice(2, 34)
 
 #: Keys per call of the script: enough to spread its cost, few enough that readers wait at most a few ms.
 UPSERT_BATCH = 500
@@ -101,10 +109,11 @@ class OnlineStore:
 
         Safe to repeat, to reorder and to race: the highest version of each key wins in the end.
         """
+        newest = _newest_of_each_key(rows)
         stored = 0
         with redis_errors():
-            for start in range(0, len(rows), UPSERT_BATCH):
-                batch = rows[start : start + UPSERT_BATCH]
+            for start in range(0, len(newest), UPSERT_BATCH):
+                batch = newest[start : start + UPSERT_BATCH]
                 stored += self._upsert(keys=[key for key, _ in batch], args=[value for _, value in batch])
         return stored
 
@@ -145,6 +154,17 @@ class OnlineStore:
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
+
+
+def _newest_of_each_key(rows: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+    """The rows with each key once: the one whose version bytes are highest."""
+    if len(dict(rows)) == len(rows):
+        return rows
+    newest: dict[bytes, bytes] = {}
+    for key, value in rows:
+        if key not in newest or newest[key][VERSION_BYTES] < value[VERSION_BYTES]:
+            newest[key] = value
+    return list(newest.items())
 
 
 def row_key(prefix: bytes, entity_key: bytes) -> bytes:

@@ -152,7 +152,10 @@ def _group_streams(
     newest, oldest = connection.sql("SELECT max(t), min(t) FROM __fh_spine").fetchall()[0]
     if newest is None:
         return [iter(()) for _ in asked]
-    joins = [_GroupJoin(connection, group, key_columns, newest, oldest, known_at, statuses) for group in asked]
+    joins = [
+        _GroupJoin(connection, place, group, key_columns, newest, oldest, known_at, statuses)
+        for place, group in enumerate(asked)
+    ]
     if known_at:
         _refuse_never_received(joins, newest)
     return [part.stream() if part.group.files else _absent(part.group, statuses, spine.rows) for part in joins]
@@ -208,6 +211,7 @@ class _GroupJoin:
     """
 
     connection: duckdb.DuckDBPyConnection
+    place: int
     group: GroupHistory
     key_columns: dict[str, str]
     newest: int
@@ -216,10 +220,25 @@ class _GroupJoin:
     statuses: bool
 
     def stream(self) -> Iterator[pa.RecordBatch]:
-        """The group's output columns, one row per spine row, in order. On a cursor: each streams one result."""
+        """The group's output columns, one row per spine row, in order; the join itself is done when this returns.
+
+        Join and sort are two statements, and only their result is kept: each then has the whole memory limit. As
+        one statement, 400 MB of answers failed at a limit of 150 MB that this way suffices.
+        """
+        answers, ordered = f"__fh_answers_{self.place}", f"__fh_ordered_{self.place}"
+        self.connection.execute(f"CREATE TABLE {answers} AS {self._sql()}")
+        self.connection.execute(f"CREATE TABLE {ordered} AS SELECT * EXCLUDE (i) FROM {answers} ORDER BY i")
+        self.connection.execute(f"DROP TABLE {answers}")
+        return self._read(ordered)
+
+    def _read(self, table: str) -> Iterator[pa.RecordBatch]:
+        """The table's rows as they lie, on a cursor, since each streams one result."""
         names = output_names(self.group.features, self.statuses)
-        for batch in self.connection.cursor().sql(self._sql()).to_arrow_reader(BATCH_ROWS):
-            yield batch.rename_columns(names)
+        try:
+            for batch in self.connection.cursor().sql(f"FROM {table}").to_arrow_reader(BATCH_ROWS):
+                yield batch.rename_columns(names)
+        except (OSError, pa.ArrowException) as error:  # what DuckDB raises under an open stream, as Arrow shows it
+            raise duckdb.OperationalError(str(error)) from error
 
     def first_created(self) -> int | None:
         """The earliest created_timestamp of the group in microseconds; None when it has no rows."""
@@ -234,10 +253,9 @@ class _GroupJoin:
         at_spine = _struct(["t", *[_LAST] * (len(columns) - 1)])
         return f"""
             WITH history AS ({self._history()})
-            SELECT {", ".join(self._answers())}
+            SELECT s.i, {", ".join(f"{answer} AS a{place}" for place, answer in enumerate(self._answers()))}
             FROM (SELECT *, {at_spine} AS version FROM __fh_spine) AS s
             ASOF LEFT JOIN history AS h ON {self._same_key("h")} AND s.version >= h.version
-            ORDER BY s.i
         """
 
     def _same_key(self, alias: str) -> str:

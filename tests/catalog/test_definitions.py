@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,17 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
 from django.db import connection
 from django_celery_beat.models import CrontabSchedule, PeriodicTask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from catalog import definitions, lifecycle, schemas
+from catalog.definitions.durations import read_duration, written_duration
+from catalog.definitions.exporting import written_yaml
 from catalog.definitions.planning import Plan
+from catalog.definitions.reading import read
 from catalog.models import (
     CatalogState,
     DataSource,
@@ -425,7 +432,7 @@ def test_every_problem_is_listed_with_its_place(shop: WriteFile) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "place", "words"),
     [
-        ("name: growth,", "name: Growth,", "1", "'Growth' is not a name"),
+        ("name: growth,", "name: Growth,", "owners[0].name", "'Growth' is not a name"),
         ("name: total_purchases", "name: event_timestamp", "", "event_timestamp is a column that every stored row has"),
         ("growth@example.com", "growth", "owners[0].email", "'growth' is not an e-mail address"),
         ("email: growth", "members: [bob], email: growth", "owners[0].members[0]", "there is no user named 'bob'"),
@@ -564,17 +571,20 @@ def test_an_export_reads_as_a_person_would_write_it(applied: str) -> None:
         assert line in exported.splitlines()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    description=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
-    allowed=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=3
-    ),
-)
-def test_any_text_survives_an_export(applied: str, shop: WriteFile, description: str, allowed: list[str]) -> None:
-    rules = {"allowed_values": sorted(set(allowed))}
-    Feature.objects.filter(name="customer_segment").update(description=description, validation=rules)
-    assert definitions.plan([shop(text=definitions.export(), name="exported.yaml")]).changes == ()
+STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(description=STORABLE, allowed=st.lists(STORABLE | st.integers() | st.booleans(), max_size=3))
+def test_any_text_survives_being_written(tmp_path: Path, description: str, allowed: list[object]) -> None:
+    feature = {"name": "f", "dtype": "string", "validation": {"allowed_values": allowed}}
+    group = {"name": "g", "entity": "e", "description": description, "features": [feature]}
+    (tmp_path / "written.yaml").write_text(written_yaml({"feature_groups": [group]}))
+    reading = read([tmp_path / "written.yaml"])
+    assert reading.problems == []
+    [read_group] = reading.document.feature_groups
+    assert read_group.description == description
+    assert repr(list(read_group.features[0].validation.allowed_values or ())) == repr(allowed)
 
 
 @given(microseconds=st.integers(1, 36_500 * 86_400_000_000))
@@ -590,6 +600,9 @@ def test_what_no_file_can_say_about_a_schedule_is_left_alone(applied: str, shop:
     task.save()
     definitions.apply([shop(("    schedule: {every: 1h}\n", ""))])
     assert PeriodicTask.objects.get().crontab == task.crontab
+    PeriodicTask.objects.update(name="by hand")
+    definitions.apply([shop()])
+    assert [(t.name, t.interval.every, t.crontab) for t in PeriodicTask.objects.all()] == [("by hand", 3600, None)]
 
 
 # --- commands
@@ -635,7 +648,8 @@ def test_a_refused_command_exits_1_with_every_problem_on_stderr(
 @pytest.mark.django_db(transaction=True)
 def test_applies_that_meet_all_arrive(shop: WriteFile) -> None:
     def apply(number: int) -> None:
-        text = f"owners: [{{name: team_{number}}}]\nentities: [{{name: e{number}, join_keys: [{{name: k, dtype: int64}}]}}]"
+        text = f"owners: [{{name: team_{number}}}]\n"
+        text += f"entities: [{{name: e{number}, join_keys: [{{name: k, dtype: int64}}]}}]"
         try:
             definitions.apply([shop(text=text, name=f"{number}.yaml")])
         finally:

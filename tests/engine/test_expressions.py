@@ -227,7 +227,9 @@ def test_an_expression_means_what_sql_means(text: str, expected: Any) -> None:
         ("CASE WHEN a // b > 0 THEN 1 ELSE 2 END", {"a": 1, "b": 0}),
         ("p AND a // b > 0", {"p": None, "a": 1, "b": 0}),
         ("a // b > 0 AND p", {"p": False, "a": 1, "b": 0}),
-        ("NULL + a // b", {"a": 1, "b": 0}),
+        ("ABS(a // b) * 2 - 1", {"a": 1, "b": 0}),
+        ("COALESCE(NULL, a * a * b) * 0", {"a": MAX, "b": 0}),
+        ("x + a * a", {"x": 1.0, "a": MAX}),
         ("a IN (2, a // b)", {"a": 1, "b": 0}),
     ],
 )
@@ -295,6 +297,11 @@ def test_in_a_list_with_null_is_true_or_unknown() -> None:
     assert result("a IN (1, NULL)", a=1) is True
     assert result("a IN (1, NULL)", a=2) is None
     assert result("a NOT IN (1, NULL)", a=2) is None
+
+
+def test_a_chain_with_a_null_operand_is_null() -> None:
+    assert result("a // b + NULL", a=1, b=0) is None
+    assert result("x / y * NULL", x=1.0, y=0.0) is None
 
 
 def test_division_is_ieee_division_whatever_the_divisor_is_and_however_many_rows_there_are() -> None:
@@ -416,6 +423,7 @@ REFUSED = [
     "a" + "::INT" * 700,
     "[" * 1_000,
     "NULLIF(" * 29 + "a" + ", 1)" * 29,
+    "LOG10(" * 6 + "x" + ")" * 6,
     "a IN (" + ",".join(["1"] * 600) + ")",
 ]
 
@@ -427,6 +435,12 @@ def test_what_is_no_checked_scalar_expression_is_refused_quickly(text: str) -> N
         compile_expression(text, COLUMNS)
     assert time.perf_counter() - start < 0.5
     assert refused.value.__cause__ is None or len(str(refused.value)) < 1_000
+
+
+def test_thirty_brackets_are_allowed_and_no_more() -> None:
+    assert result("(" * 30 + "a" + ")" * 30, a=1) == 1
+    with pytest.raises(InvalidExpression, match="nested deeper than 30 brackets at character 31"):
+        compile_expression("(" * 31 + "a" + ")" * 31, COLUMNS)
 
 
 @settings(max_examples=200, deadline=None)
@@ -637,7 +651,7 @@ def define(module: types.ModuleType, body: Callable[..., Any]) -> None:
     ],
 )
 def test_only_functions_of_allow_listed_modules_are_taken(path: str, modules: types.ModuleType) -> None:
-    sys.modules["myfeaturesevil"].__dict__["body"] = lambda row: 1
+    define(sys.modules["myfeaturesevil"], lambda frame: frame["a"])
     with pytest.raises(InvalidDefinition) as refused:
         compile_group(group(function("f", path, "a")), modules=["myfeatures"])
     assert refused.value.problems[0].pointer == "f"
@@ -711,6 +725,15 @@ def test_a_row_that_is_broken_already_is_not_handed_to_functions(modules: types.
     )
     assert told(transformer, rows(a=[0, 1, 1], x=[1.0, 2.0, None])) == {"average": [0]}
     assert seen == [2.0, None]
+
+
+def test_what_a_function_over_a_frame_makes_of_a_broken_row_is_not_kept(modules: types.ModuleType) -> None:
+    define(modules, lambda frame: frame["average"].fill_null(0.5))
+    schema = group(expression("average", "x / a"), function("f", "myfeatures.spend.body", "average", dtype="int64"))
+    transformer = compile_group(schema, modules=["myfeatures"])
+    frame = rows(a=[0, 1, 1, 1], x=[1.0, 2.0, 0.25, None])
+    assert told(transformer, frame) == {"average": [0], "f": [2, 3]}
+    assert transformer.apply(frame)[0]["f"].to_list() == [None, 2, None, None]
 
 
 @pytest.mark.parametrize(
@@ -819,6 +842,14 @@ def property_group() -> Transformer:
 PROPERTY_GROUP = property_group()
 
 
+def test_a_power_does_not_depend_on_how_many_rows_there_are() -> None:
+    """Polars multiplies x by itself where the column of exponents is one row long: another last bit."""
+    transformer = compile_group(group(expression("power", "POW(x, y)")))
+    frame = rows(x=[n / 7 for n in range(1, 400)], y=[3.0, 2.0, 0.5] * 133)
+    alone = [transformer.apply(frame[row])[0]["power"].item() for row in range(frame.height)]
+    assert transformer.apply(frame)[0]["power"].to_list() == alone
+
+
 def outcome(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """One dict for each row: values by feature, ERROR where the row violates it."""
     found, violations = PROPERTY_GROUP.apply(frame)
@@ -839,7 +870,6 @@ def test_a_batch_gives_what_its_rows_give_alone(values: list[tuple[Any, ...]]) -
 
 
 def test_a_large_batch_gives_what_its_parts_give() -> None:
-    """Large frames are evaluated by Polars' lazy engine, which shares common parts; small ones are not."""
     generator = np.random.default_rng(1)
     count = 2_500
     frame = rows(

@@ -467,18 +467,18 @@ def test_nothing_is_left_behind_by_a_join_that_fails_or_succeeds(
 def test_a_join_larger_than_its_memory_spills_and_one_without_any_says_so(
     histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
-    """60,000 rows of 1,000 bytes, and as many answers, through 40 MB of memory."""
+    """60,000 answers of 2,000 bytes, 120 MB, through 80 MB of memory."""
     rows = 60_000
     numbers = pa.array(range(rows), pa.int64())
     spine = pa.table({"n": numbers, "event_timestamp": pa.array([DAY_ONE] * rows, SPINE.types[1])})
-    texts = pc.binary_join_element_wise(numbers.cast(pa.string()), "x" * 990, ":")
+    texts = pc.binary_join_element_wise(numbers.cast(pa.string()), "x" * 1_990, ":")
     fixed = {name: pa.array([value] * rows) for name, value in row("", DAY_ONE, None).items() if name[0] == "_"}
     moments = {"event_timestamp": spine["event_timestamp"], "created_timestamp": spine["event_timestamp"]}
     stored = pa.table({"n": numbers, **moments, **fixed, "text": texts})
     pq.write_table(stored, tmp_path / "wide.parquet", row_group_size=4_000)
     wide = (HistoryFeature("text", "text", STRING),)
     group = GroupHistory("purchases", (str(tmp_path / "wide.parquet"),), (Field("n", INT64),), None, wide)
-    got = joined(spine, group, memory_limit="40MB", threads=1)
+    got = joined(spine, group, memory_limit="80MB", threads=1)
     assert got["text"].combine_chunks().equals(texts)
     with pytest.raises(RunFailed, match="memory limit 2MB"):
         joined(spine, group, memory_limit="2MB", threads=1)
