@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line, get_commands
 
-from featurehub import embedded
+from featurehub import embedded, preparation
 
 OWN_APPS = ("catalog", "ingestion", "serving", "featurehub")
 
@@ -32,7 +32,10 @@ def _stores_for(arguments: list[str]) -> AbstractContextManager[object]:
     if not arguments or asks_for_help or not settings.EMBEDDED:
         return nullcontext()
     django.setup()  # which app a command belongs to is known once the apps are loaded
-    return embedded.redis() if _uses_stores(arguments[0]) else nullcontext()
+    if not _uses_stores(arguments[0]):
+        return nullcontext()
+    preparation.bring_database_up_to_date()
+    return embedded.redis()
 
 
 def _uses_stores(command: str) -> bool:

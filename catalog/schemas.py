@@ -70,11 +70,15 @@ def breaking_changes(stored: GroupSchema, defined: GroupSchema) -> list[str]:
         if getattr(stored, name) != getattr(defined, name):
             old, new = getattr(stored, name) or "none", getattr(defined, name) or "none"
             changes.append(f"{name} changed from {old} to {new}")
-    before = {column.name: column for column in (*stored.inputs, *stored.features)}
-    for column in (*defined.inputs, *defined.features):
+    before = {column.name: column for column in _columns(stored)}
+    for column in _columns(defined):
         if (old := before.get(column.name)) and (difference := _difference(old, column)):
             changes.append(f"{column.name} {difference}")
     return changes
+
+
+def _columns(schema: GroupSchema) -> list[Field | FeatureColumn]:
+    return [*schema.inputs, *schema.features]
 
 
 def _difference(old: Field | FeatureColumn, new: Field | FeatureColumn) -> str:

@@ -10,7 +10,8 @@ What an expression means:
 - **Integers** are 64 bits; a result beyond them raises, and a chain of `+` and `-` is one exact operation. `/` always
   divides as float64. `//` (also DIV) and `%` (also MOD) truncate towards zero, as SQL does; by zero they raise.
 - **Floats** are float64. A result that is not finite raises (a / 0, LN(0), EXP(1000)). Columns are finite: conforming
-  has seen to that. An int64 that meets a float64 becomes one, rounded to the nearest as any float is.
+  has seen to that. An int64 that meets a float64 becomes one, rounded to the nearest as any float is. A zero that
+  comes out has no sign.
 - Arithmetic is judged at the end of a chain of operators, so a chain that has a NULL operand is NULL.
 - **CAST** raises where it would lose a value (1.5 or '12x' to BIGINT, 2 to BOOLEAN); TRY_CAST gives NULL there. Text
   becomes a TIMESTAMP only with an explicit offset. ROUND rounds half away from zero.
@@ -90,7 +91,7 @@ class Compiled:
     """A checked expression: `value` has `dtype`; `error` is true for a row that raises (None: no row can).
 
     `value` means nothing where `error` is true. `reasons` says in words what can raise. `paired` is true when Polars
-    rounds differently for a frame of one row (see `_power`): evaluate such a row twice and keep the first result.
+    rounds differently for a frame of one row (see `_power`): put a row of nulls below it and drop that afterwards.
     """
 
     dtype: Dtype
@@ -170,7 +171,8 @@ def _declared(scope: _Scope, tree: exp.Expr, node: _Node, dtype: Dtype | None) -
     if not fits or kind not in _SQL_NAMES:
         way_out = f"; wrap it in CAST(... AS {_SQL_NAMES[kind]})" if kind in _SQL_NAMES else ""
         scope.refuse(tree, f"the expression is {node.kind or 'NULL'}, the feature is declared {dtype}{way_out}")
-    return _as(node, kind), kind
+    node = _as(node, kind)
+    return (replace(node, value=_spread(node.value)) if kind == "float64" else node), kind
 
 
 def _dry_run(scope: _Scope, compiled: Compiled) -> None:
@@ -585,8 +587,11 @@ def _exact_division(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
 
 
 def _spread(value: pl.Expr) -> pl.Expr:
-    """The same float as a full column also when it is a constant: minus 0.0 changes no float."""
-    return value - pl.int_range(pl.len()).cast(_FLOAT64) * 0.0
+    """The same float as a full column also when it is a constant, and without the sign of a zero.
+
+    That sign depends on the kernel (0.0 - y is -0.0 in a frame of one row, where y is 0.0), so no result keeps it.
+    """
+    return value + pl.int_range(pl.len()).cast(_FLOAT64) * 0.0
 
 
 def _integers(scope: _Scope, node: exp.Expr) -> tuple[_Node, _Node, pl.Expr, pl.Expr]:
@@ -1034,7 +1039,7 @@ def _text_to_timestamp(value: pl.Expr) -> pl.Expr:
 #: Conversions by (from, to); each gives null where the value would be lost, and reads its operand at most three times.
 _CONVERSIONS: dict[tuple[str, str], Callable[[pl.Expr], pl.Expr]] = {
     ("int64", "string"): lambda value: value.cast(pl.String),
-    ("float64", "string"): lambda value: value.cast(pl.String),
+    ("float64", "string"): lambda value: _spread(value).cast(pl.String),
     ("bool", "string"): lambda value: value.cast(pl.String),
     ("timestamp", "string"): lambda value: value.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"),
     ("bool", "int64"): lambda value: value.cast(pl.Int64),
@@ -1243,7 +1248,7 @@ def _evaluated(frame: pl.DataFrame, steps: Sequence[_Step]) -> pl.DataFrame:
     if not columns:
         return frame
     if paired and frame.height == 1:
-        return pl.concat([frame, frame]).with_columns(columns).head(1)
+        return pl.concat([frame, frame.clear(n=1)]).with_columns(columns).head(1)
     return frame.with_columns(columns)
 
 

@@ -177,6 +177,7 @@ class GroupSchema:
         """The columns of an offline row, in order: keys, timestamps, inputs, features, then ours."""
         fields = [pa.field(key.name, key.dtype.arrow) for key in self.join_keys]
         fields += [pa.field(EVENT_TIMESTAMP, TIMESTAMP_ARROW), pa.field(CREATED_TIMESTAMP, TIMESTAMP_ARROW)]
-        fields += [pa.field(field.name, field.dtype.arrow) for field in (*self.inputs, *self.features)]
+        fields += [pa.field(field.name, field.dtype.arrow) for field in self.inputs]
+        fields += [pa.field(feature.name, feature.dtype.arrow) for feature in self.features]
         ours = [(ACCEPTED, pa.int64()), (ORDINAL, pa.int64()), (SCHEMA, pa.int32()), (DELETED, pa.bool_())]
         return pa.schema(fields + [pa.field(name, kind) for name, kind in ours] + [pa.field(RUN, pa.string())])

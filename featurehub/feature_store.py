@@ -215,9 +215,7 @@ class FeatureStore:
         joined = build(asked, table, event_timestamp=event_timestamp, known_at=known_at)
         return cast(pa.Table, joined).to_pandas()
 
-    def list_features(
-        self, entity: str | None = None, status: FeatureStatus | None = None
-    ) -> list[FeatureMetadata]:
+    def list_features(self, entity: str | None = None, status: FeatureStatus | None = None) -> list[FeatureMetadata]:
         """The features of the groups registered through this object, all of the catalog's when there is none."""
         found = self._features()
         if entity is not None:
@@ -293,9 +291,9 @@ def _open(redis_host: str | None, redis_port: int | None) -> None:
 
 
 def _open_embedded(redis_host: str | None, redis_port: int | None) -> None:
-    from django.core.management import call_command
+    from featurehub import preparation
 
-    call_command("migrate", verbosity=0, interactive=False)
+    preparation.bring_database_up_to_date()
     if redis_host is not None:
         port = redis_port or _DEFAULT_REDIS_PORT
         try:

@@ -162,5 +162,8 @@ def is_cold() -> bool:
 def ensure_warm() -> None:
     """Rebuild the online store if it is cold and nobody is at it."""
     if is_cold():
-        log.warning("the online store is cold: rebuilding it from the offline store")
+        log.log(
+            logging.WARNING if OnlineCursor.objects.exists() else logging.DEBUG,  # a new hub has nothing to rebuild
+            "the online store is cold: rebuilding it from the offline store",
+        )
         rebuild()

@@ -7,12 +7,13 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
 from catalog.access import revoke_key
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
-from catalog.admin.label import COLOURS, labelled
+from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.models import ApiKey
 
 REVOKE = Question(
@@ -34,7 +35,7 @@ class ApiKeyAdmin(ModelAdmin):
     list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
     list_fullwidth = True
     search_fields = ["name", "public_id", "owner__username"]
-    fields = ["name", "key_id", "scope_names", "owner", "state", "created_at", "revoked_at"]
+    fields = ["name", "key_id", "scope_names", "owner", "state_now", "created_at", "revoked_at"]
     actions = ["revoke"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -60,6 +61,10 @@ class ApiKeyAdmin(ModelAdmin):
     @display(description="State", label=COLOURS)
     def state(self, key: ApiKey) -> tuple[str, str]:
         return labelled(state_of(key))
+
+    @display(description="State")
+    def state_now(self, key: ApiKey) -> SafeString:
+        return with_icon(state_of(key))
 
     @action(description="Revoke selected API keys", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:

@@ -58,6 +58,7 @@ def ask(
         **admin.admin_site.each_context(request),
         "title": question.title,
         "opts": admin.opts,
+        "object": concerned[0].thing if len(concerned) == 1 else None,
         "question": question,
         "concerned": concerned,
         "would_be_refused": question.refused_if_read and any(one.readers for one in concerned),
@@ -68,5 +69,5 @@ def ask(
         "action_checkbox_name": ACTION_CHECKBOX_NAME,
         "confirmed": CONFIRMED,
     }
-    request.current_app = admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = admin.admin_site.name
     return TemplateResponse(request, "admin/catalog/confirm.html", context)

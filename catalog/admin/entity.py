@@ -29,6 +29,7 @@ class JoinKeyInline(TabularInline):
     formset = PositionedFormSet
     fields = ["name", "dtype", "position"]
     ordering_field = "position"
+    hide_title = True
     extra = 0
     min_num = 1
     validate_min = True

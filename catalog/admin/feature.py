@@ -104,7 +104,7 @@ class FeatureForm(RuleFields, forms.ModelForm):
         """The model checks what the fields have let pass: it needs a group and a dtype to check anything."""
         if self.errors:
             return
-        super()._post_clean()
+        super()._post_clean()  # type: ignore[misc]  # the stubs lack it
         for message in self.errors.pop(NON_FIELD_ERRORS, forms.utils.ErrorList()):
             field, detail = self._placed(str(message))
             self.add_error(field if field in self.fields else None, detail)
@@ -122,7 +122,15 @@ class FeatureForm(RuleFields, forms.ModelForm):
         if pointed["part"] == "validation":
             rule = next((rule for rule in RULES if pointed["detail"].startswith(rule)), "on_violation")
             return rule, pointed["detail"]
-        return ("name" if "name is taken" in pointed["detail"] else transformation), pointed["detail"]
+        if "name is taken" in pointed["detail"]:
+            return "name", pointed["detail"]
+        return transformation, _with_picture(pointed["detail"])
+
+
+def _with_picture(detail: str) -> str:
+    """A message whose further lines point at a place in the expression, kept in columns."""
+    said, _, picture = detail.partition("\n")
+    return format_html("{}<pre>{}</pre>", said, picture) if picture else said
 
 
 @admin.register(Feature)
@@ -153,11 +161,11 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         rules += [("min_length", "max_length"), "on_violation"]
         sections: list[tuple[str | None, list[Any]]] = [
             (None, ["name", "group", "description", ("dtype", "type"), ("owner", "tags")]),
-            ("Status", ["status_label", "read_by"] if obj else ["status"]),
+            ("Status", ["status_now", "read_by"] if obj else ["status"]),
             ("Deprecation", self._deprecation if obj and obj.deprecated_at else []),
             (
                 "Transformation",
-                ["local"] if obj and obj.local else ["expression", ("function", "arguments"), "rowwise"],
+                ["local"] if obj and obj.local else ["expression", "function", "arguments", "rowwise"],
             ),
             ("Validation", rules if may_change else ["rules_text"]),
         ]
@@ -165,7 +173,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Feature | None = None) -> list[str]:
         """A feature that rows hold keeps its name and group: under another it would lose them."""
-        return ["status_label", "read_by", "rules_text", "local", *self._deprecation] + (
+        return ["status_now", "read_by", "rules_text", "local", *self._deprecation] + (
             ["name", "group"] if obj and is_stored(obj) else []
         )
 

@@ -45,6 +45,7 @@ class FeatureTable(TabularInline):
     extra = 0
     max_num = 0
     can_delete = False
+    hide_title = True
     verbose_name_plural = "Features"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Feature]:
@@ -117,6 +118,7 @@ class GroupInputInline(TabularInline):
     formset = GroupInputFormSet
     fields = ["name", "dtype", "position"]
     extra = 0
+    hide_title = True
     verbose_name_plural = "Inputs: raw columns that transformations read, kept offline and never served"
 
 
@@ -148,7 +150,7 @@ class FeatureGroupForm(forms.ModelForm):
     def _post_clean(self) -> None:
         """The model checks what the fields have let pass: without an entity there is nothing to check."""
         if not self.errors:
-            super()._post_clean()
+            super()._post_clean()  # type: ignore[misc]  # the stubs lack it
 
 
 @admin.register(FeatureGroup)
@@ -186,16 +188,16 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: FeatureGroup | None = None) -> list[tuple[str | None, Any]]:
         sections: list[tuple[str | None, list[Any]]] = [
-            (None, [("name", "version"), "entity", "description", ("owner", "tags"), ("ttl", "freshness")]),
-            ("Status", ["status_label", "add_feature"] if obj else ["status"]),
-            ("Rows", ["source", ("event_timestamp", "created_timestamp"), "schedule"]),
+            (None, ["name", "version", "entity", "description", ("owner", "tags"), "ttl", "freshness"]),
+            ("Status", ["status_now", "add_feature"] if obj else ["status"]),
+            ("Rows", ["source", "event_timestamp", "created_timestamp", "schedule"]),
             ("Runs", [("last_run", "next_run")] if obj else []),
         ]
         return [(title, {"fields": fields}) for title, fields in sections if fields]
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureGroup | None = None) -> list[str]:
         """A group with rows keeps its name: its tables and keys bear it."""
-        shown = ["status_label", "last_run", "next_run", "add_feature"]
+        shown = ["status_now", "last_run", "next_run", "add_feature"]
         return [*shown, "name"] if obj and obj.schemas.exists() else shown
 
     def get_inlines(self, request: HttpRequest, obj: FeatureGroup | None) -> list[type[TabularInline]]:

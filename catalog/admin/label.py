@@ -41,5 +41,6 @@ def labelled(state: str) -> tuple[str, SafeString]:
 
 
 def with_icon(state: str) -> SafeString:
+    """The word with its icon, where no coloured label can stand: in a form or a line of text."""
     icon = '<span class="material-symbols-outlined text-sm mr-1 align-[-3px]" aria-hidden="true">{}</span>{}'
     return format_html(icon, ICONS[state], str(state))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RangeDateTimeFilter
 from unfold.decorators import display
 
-from catalog.admin.label import COLOURS, labelled
+from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.models import Run
 
 _COUNTS = ["read", "accepted", "quarantined"]
@@ -23,7 +24,7 @@ class RunAdmin(ModelAdmin):
     list_fullwidth = True
     search_fields = ["id", "group__name", "error", "error_code", "requested_by"]
     fieldsets = [
-        (None, {"fields": ["id", "group", "group_version", "kind", "state_label", "requested_by", "message"]}),
+        (None, {"fields": ["id", "group", "group_version", "kind", "state_now", "requested_by", "message"]}),
         ("Rows", {"fields": [*_COUNTS, "delta_version", "warnings"]}),
         ("Error", {"fields": ["error_code", "error"]}),
         ("Times", {"fields": ["created_at", "started_at", "heartbeat_at", "finished_at", "duration"]}),
@@ -45,6 +46,10 @@ class RunAdmin(ModelAdmin):
     @display(description="State", label=COLOURS, ordering="state")
     def state_label(self, run: Run) -> tuple[str, str]:
         return labelled(run.state)
+
+    @display(description="State")
+    def state_now(self, run: Run) -> SafeString:
+        return with_icon(run.state)
 
     @display(description="Read", ordering="rows_read")
     def read(self, run: Run) -> str:

@@ -38,6 +38,7 @@ class ServiceFeatureInline(TabularInline):
     fields = ["feature", "position"]
     autocomplete_fields = ["feature"]
     ordering_field = "position"
+    hide_title = True
     extra = 0
     min_num = 1
     validate_min = True
@@ -69,10 +70,10 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         return super().get_queryset(request).annotate(_features=Count("chosen", distinct=True))
 
     def get_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        return ["name", "version", "status_label" if obj else "status", "description", "owner", "tags"]
+        return ["name", "version", "status_now" if obj else "status", "description", "owner", "tags"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        return ["status_label", *(["name", "version"] if is_fixed(obj) else [])]
+        return ["status_now", *(["name", "version"] if is_fixed(obj) else [])]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"status": Status.DRAFT, **super().get_changeform_initial_data(request)}

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
@@ -20,7 +21,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelect2Widget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
-from catalog.admin.label import COLOURS, labelled
+from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.lifecycle import Thing, change_status, readers_of
 from catalog.models import Feature, Status
 from catalog.models.status import TRANSITIONS
@@ -132,6 +133,10 @@ class StatusActions(ModelAdmin):
     @display(description="Status", label=COLOURS)
     def status_label(self, thing: Thing) -> tuple[str, str]:
         return labelled(status_of(thing))
+
+    @display(description="Status")
+    def status_now(self, thing: Thing) -> SafeString:
+        return with_icon(status_of(thing))
 
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Only the changes that may follow the thing's status now."""

@@ -151,7 +151,7 @@ def _versions(world: World) -> Iterator[Problem]:
     """What would give stored rows another meaning needs a raised version of the group."""
     for name, group in world.groups.items():
         old = world.before.get(name)
-        if old and group.version < 0:
+        if old and group.version < old.version:
             detail = f"{name} has version {old.version} already; write version: {old.version} or a higher one"
             yield Problem(group.place.of("version"), detail)
         stored = world.stored.get(name)

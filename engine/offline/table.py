@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from engine.errors import CorruptData, Unavailable
 from engine.schema import ACCEPTED, EVENT_TIMESTAMP, SCHEMA, VERSION_ORDER
@@ -64,7 +65,10 @@ class OfflineTable:
     def has_landed(self, transaction: str) -> bool:
         """Whether a commit with this application transaction id is part of the table."""
         table = self.open()
-        return table is not None and table.transaction_version(transaction) is not None
+        if table is None or table.transaction_version(transaction) is None:
+            return False
+        self._fsync_landed(table, transaction)  # who is told so may forget its own copy of the rows
+        return True
 
     def write_file(self, frame: pl.DataFrame, schema: pa.Schema, *, name: str, sort_by: Sequence[str]) -> DataFile:
         """Write `frame` (at least one row) as `<name>.parquet` sorted by (keys, version), fsynced.
@@ -98,30 +102,66 @@ class OfflineTable:
         fsync_folder(self.folder)
         for attempt in range(COMMIT_ATTEMPTS):
             try:
-                table = self._open_with(schema)
+                table, opened_at = self._open_with(schema)
                 if table.transaction_version(transaction) is None:
                     self._append(table, files, transaction)
-                fsync_folder(self.folder / "_delta_log")
+                    self._fsync_log(opened_at, table.version())
+                else:
+                    self._fsync_landed(table, transaction)
                 return table.version()
             except CommitFailedError:
                 time.sleep(0.01 * attempt)
         raise Unavailable(f"Other writers won {COMMIT_ATTEMPTS} commits in a row on {self.folder}; try again.")
 
-    def _open_with(self, schema: pa.Schema) -> DeltaTable:
-        table = self.open() or DeltaTable.create(self.folder, schema=schema, mode="ignore")
+    def _open_with(self, schema: pa.Schema) -> tuple[DeltaTable, int]:
+        """The table with every column of `schema`, and the version that it had before (0 when it was made here)."""
+        table = self.open() or self._create(schema)
+        opened_at = table.version()
         have = {field.name for field in table.schema().fields}
         if missing := [field for field in schema if field.name not in have]:
             table.alter.add_columns(Schema.from_arrow(pa.schema(missing)).fields)
             table.update_incremental()
+        return table, opened_at
+
+    def _create(self, schema: pa.Schema) -> DeltaTable:
+        table = DeltaTable.create(self.folder, schema=schema, mode="ignore")
+        for folder in (self.folder, *self.folder.parents[:2]):  # `<group>/v<version>` may be new, `_delta_log` is
+            fsync_folder(folder)
         return table
 
     def _append(self, table: DeltaTable, files: Sequence[DataFile], transaction: str) -> None:
         now_ms = int(time.time() * 1000)
-        actions = [AddAction(f.name, f.size, {}, now_ms, True, _statistics(f)) for f in files]
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(f.name, f.size, {}, now_ms, True, _statistics(f)) for f in files
+        ]
         properties = CommitProperties(app_transactions=[Transaction(transaction, 1, now_ms)])
         table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
         table.update_incremental()
-        _fsync(self.folder / "_delta_log" / f"{table.version():020}.json")
+
+    def _fsync_log(self, first: int, last: int) -> None:
+        """Make these versions survive a power loss; `first` may be another's, killed before it did so itself."""
+        log = self.folder / "_delta_log"
+        written = [path for path in log.iterdir() if path.name[:20].isdigit() and first <= int(path.name[:20]) <= last]
+        if any(".checkpoint" in path.name for path in written):
+            written.append(log / "_last_checkpoint")
+        for path in written:
+            _fsync(path)
+        fsync_folder(log)
+
+    def _fsync_landed(self, table: DeltaTable, transaction: str) -> None:
+        """The same from the version of `transaction` on: its writer may have been killed between commit and fsync."""
+        version = last = table.version()
+        while version > 0 and (actions := self._actions(version)) is not None and not _names(actions, transaction):
+            version -= 1
+        self._fsync_log(version, last)
+
+    def _actions(self, version: int) -> list[dict[str, Any]] | None:
+        """The actions of one version; None when its log is no longer kept."""
+        try:
+            text = (self.folder / "_delta_log" / f"{version:020}.json").read_text()
+        except FileNotFoundError:
+            return None
+        return [json.loads(line) for line in text.splitlines()]
 
     def files(self, version: int | None = None) -> list[str]:
         """The paths of every file of the newest (or the given) version, sorted by name."""
@@ -136,10 +176,9 @@ class OfflineTable:
         """
         paths: list[str] = []
         for version in range(after + 1, until + 1):
-            log = self.folder / "_delta_log" / f"{version:020}.json"
-            if not log.exists():
+            actions = self._actions(version)
+            if actions is None:
                 return None
-            actions = (json.loads(line) for line in log.read_text().splitlines())
             paths += [str(self.folder / a["add"]["path"]) for a in actions if "add" in a and a["add"]["dataChange"]]
         return paths if all(os.path.exists(path) for path in paths) else None
 
@@ -153,8 +192,13 @@ def read_file(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Re
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             have = set(file.schema_arrow.names)
             wanted = None if columns is None else [name for name in columns if name in have]
-            yield from file.iter_batches(batch_size=READ_ROWS, columns=wanted)
-    except (pa.ArrowInvalid, OSError) as error:
+            rows = 0
+            for batch in file.iter_batches(batch_size=READ_ROWS, columns=wanted):
+                rows += batch.num_rows
+                yield batch
+            if rows != file.metadata.num_rows:  # a damaged page header can end a column early, without an error
+                raise CorruptData(f"Offline file {path} gave {rows} rows; its footer says {file.metadata.num_rows}.")
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise CorruptData(f"Offline file {path} cannot be read: {error}") from error
 
 
@@ -174,6 +218,10 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _names(actions: Sequence[dict[str, Any]], transaction: str) -> bool:
+    return any(action["txn"]["appId"] == transaction for action in actions if "txn" in action)
 
 
 def _statistics(file: DataFile) -> str:

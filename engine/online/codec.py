@@ -40,7 +40,7 @@ _HEADER_ROW = np.dtype(
 _encode_body = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(list).decode
 
-StoredValue = int | float | bool | str | bytes | list | None
+StoredValue = int | float | bool | str | bytes | list[int] | list[float] | list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class OnlineRow:
     """One stored row: its version, the schema it was written with, and its values in that schema's order.
 
     Times are microseconds since 1970 UTC. A timestamp value is such an integer too, an embedding is the
-    little-endian bytes of its float32 items; `present_value` turns both into what a caller sees.
+    little-endian bytes of its float32 items: turning both into what a caller sees is the reader's work.
     """
 
     event_us: int
@@ -68,7 +68,7 @@ def encode_row(row: OnlineRow) -> bytes:
 
 
 def decode_row(value: bytes) -> OnlineRow:
-    """The row in `value`; raises CorruptData when it is cut short, of an unknown format or fails its checksum."""
+    """The row in `value`; raises CorruptData when it is cut short, damaged, of an unknown format or no row at all."""
     (_, flags, event, created, accepted, ordinal, schema_id), values = unpack(value)
     version = (event - BIAS, created - BIAS, accepted - BIAS, ordinal - BIAS)
     return OnlineRow(*version, schema_id, values, bool(flags & TOMBSTONE))
@@ -83,18 +83,22 @@ def unpack(value: bytes) -> tuple[Header, list[StoredValue]]:
     What a reader of many rows calls: an object for each row would cost more than all else.
     """
     size = len(value) - CHECKSUM.size
-    if size <= HEADER_SIZE or CHECKSUM.unpack_from(value, size)[0] != zlib.crc32(value[:size]):
+    if len(value) < SMALLEST or CHECKSUM.unpack_from(value, size)[0] != zlib.crc32(value[:size]):
         raise CorruptData(f"An online row of {len(value)} bytes fails its checksum.")
     if value[0] != FORMAT:
         raise CorruptData(f"An online row has format {value[0]}; this version reads format {FORMAT}.")
-    return HEADER.unpack_from(value), _decode_body(value[HEADER_SIZE:size])
+    try:
+        return HEADER.unpack_from(value), _decode_body(value[HEADER_SIZE:size])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptData(f"The body of an online row is no msgpack array of values: {error}") from error
 
 
 def encode_rows(frame: pl.DataFrame, features: Sequence[tuple[str, Dtype]]) -> list[bytes]:
     """The bytes of every row of an offline frame, in order; `features` names the columns in schema order."""
     headers = _headers(frame)
     deleted = frame[DELETED].to_list()
-    bodies = zip(*(storable(frame[name], dtype) for name, dtype in features), strict=True)
+    columns = [storable(frame[name], dtype) for name, dtype in features]
+    bodies = zip(*columns, strict=True) if columns else [()] * frame.height
     starts = range(0, HEADER_SIZE * frame.height, HEADER_SIZE)
     rows = zip(starts, bodies, deleted, strict=True)
     return [_sealed(headers[at : at + HEADER_SIZE], () if dead else body) for at, body, dead in rows]

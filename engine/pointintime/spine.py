@@ -159,15 +159,10 @@ def _value_problems(spine: Spine, keys: tuple[Field, ...]) -> list[Problem]:
     names = tuple(dict.fromkeys([*(key.name for key in keys), time]))
     for batch in spine.batches(names):
         for name in names:
-            first.note(name, "null; a value is needed in every row.", offset, _is_null(batch[name]))
+            first.note(name, "null; a value is needed in every row.", offset, pc.is_null(batch[name]))
         _note_times(first, time, batch[time], offset)
         offset += batch.num_rows
     return first.problems()
-
-
-def _is_null(column: pa.Array) -> pa.Array:
-    """Where the value is null; decoded first, since a dictionary can hold null as one of its values."""
-    return pc.is_null(column.dictionary_decode() if pa.types.is_dictionary(column.type) else column)
 
 
 def _note_times(first: _FirstRows, name: str, times: pa.Array, offset: int) -> None:

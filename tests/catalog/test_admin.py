@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 from django.contrib.auth.models import User
@@ -437,7 +438,7 @@ def feature_form(of: FeatureGroup, **changes: object) -> dict[str, object]:
 
 def errors_of(response: HttpResponse) -> dict[str, str]:
     assert response.status_code == 200
-    return {field: " ".join(errors) for field, errors in response.context["adminform"].form.errors.items()}
+    return {field: unescape(" ".join(errors)) for field, errors in response.context["adminform"].form.errors.items()}
 
 
 def test_a_feature_is_added_with_its_rules_and_comes_last(browser: Client, group: FeatureGroup) -> None:

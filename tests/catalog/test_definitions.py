@@ -574,7 +574,7 @@ def test_an_export_reads_as_a_person_would_write_it(applied: str) -> None:
 STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(description=STORABLE, allowed=st.lists(STORABLE | st.integers() | st.booleans(), max_size=3))
 def test_any_text_survives_being_written(tmp_path: Path, description: str, allowed: list[object]) -> None:
     feature = {"name": "f", "dtype": "string", "validation": {"allowed_values": allowed}}

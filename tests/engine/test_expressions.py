@@ -299,6 +299,14 @@ def test_in_a_list_with_null_is_true_or_unknown() -> None:
     assert result("a NOT IN (1, NULL)", a=2) is None
 
 
+def test_a_zero_that_comes_out_has_no_sign() -> None:
+    for text, zero in (("x - y", 0.0), ("x * -1", 0.0), ("x", -0.0)):
+        for height in (1, 2):
+            frame = frame_of(x=[zero] * height, y=[0.0] * height)
+            assert repr(results(compile_expression(text, COLUMNS), frame)) == repr([0.0] * height)
+    assert result("CAST(x - y AS VARCHAR)", x=0.0, y=0.0) == "0.0"
+
+
 def test_a_chain_with_a_null_operand_is_null() -> None:
     assert result("a // b + NULL", a=1, b=0) is None
     assert result("x / y * NULL", x=1.0, y=0.0) is None
@@ -797,6 +805,7 @@ PROPERTY = [
     "-a + ABS(b)",
     "a / b",
     "x / 3",
+    "x - y",
     "x / y / 7",
     "x * y + a",
     "POW(x, y)",
@@ -815,7 +824,7 @@ PROPERTY = [
     "x BETWEEN y AND a",
     "CAST(s AS DOUBLE) + CAST(s AS BIGINT)",
     "TRY_CAST(s AS TIMESTAMP) > t",
-    "CAST(x AS VARCHAR) || CAST(t AS VARCHAR) || s",
+    "CAST(x - y AS VARCHAR) || CAST(t AS VARCHAR) || s",
     "SUBSTR(s, a, b) || UPPER(u) || TRIM(s)",
     "SUBSTR('constant', a) || REPLACE(s, 'x', 'yy')",
     "LENGTH(s) + EXTRACT(EPOCH FROM t) + EXTRACT(DOW FROM t)",

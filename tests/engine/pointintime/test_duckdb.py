@@ -264,6 +264,15 @@ def test_each_level_of_the_version_order_decides_a_tie(
     assert joined([("C1", day(4))], histories.group(*[[r] for r in rows]))["value"].to_pylist() == [2]
 
 
+def test_a_row_too_old_for_the_whole_spine_is_still_told_from_none(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    group = histories.group([row("C1", day(1), 1)], ttl=timedelta(days=1))
+    got = joined([("C1", day(9)), ("C2", day(9))], group, statuses=True)
+    assert got["value__status"].to_pylist() == ["OUTSIDE_MAX_AGE", "NOT_FOUND"]
+    assert joined([("C1", day(9))], group)["value"].to_pylist() == [None]
+
+
 # What known_at adds
 
 
@@ -396,12 +405,13 @@ def test_a_feature_that_older_files_and_schemas_lack_is_not_found(
     assert joined(spine, no_schema, statuses=True)["value__status"].to_pylist() == ["NOT_FOUND", "NOT_FOUND"]
 
 
-def test_files_are_found_whatever_letters_their_folder_has(tmp_path: Path, joined: Callable[..., pa.Table]) -> None:
-    folder = tmp_path / "it's [ab] day=1 *"
-    folder.mkdir()
-    (tmp_path / "it's a day=1 x").mkdir()
-    group = Histories(folder).group([row("C1", day(1), 1)])
-    assert joined([("C1", day(1))], group)["value"].to_pylist() == [1]
+def test_the_letters_of_a_path_have_no_meaning(tmp_path: Path, joined: Callable[..., pa.Table]) -> None:
+    asked, matched_as_a_pattern = tmp_path / "it's [ab] *" / "value=9", tmp_path / "it's a x" / "value=9"
+    groups = []
+    for value, folder in enumerate((asked, matched_as_a_pattern)):
+        folder.mkdir(parents=True)
+        groups.append(Histories(folder).group([row("C1", day(1), value)]))
+    assert joined([("C1", day(1))], groups[0])["value"].to_pylist() == [0]
 
 
 # Sizes: none, and more than one batch
@@ -448,37 +458,48 @@ def test_a_file_in_gives_the_same_file_out_as_a_table_over_many_batches(
     assert got["value"].to_pylist() == [number // 1000 if number % 3 == 0 else None for number in range(rows)]
 
 
-def test_nothing_is_left_behind_by_a_join_that_fails_or_succeeds(
+def test_a_spine_file_with_flipped_bits_is_refused_and_leaves_the_old_output_alone(
+    histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    group, spine = histories.group([row("C1", day(1), 1)]), tmp_path / "spine.parquet"
+    written = tmp_path / "out" / "training.parquet"
+    written.parent.mkdir()
+    labelled = spine_of(("C1", day(1))).append_column("label", pa.array(["a label to be found"]))
+    pq.write_table(labelled, spine, write_page_checksum=True, compression="none", use_dictionary=False)
+    assert joined(spine, group, output=written) == 1
+    before = written.read_bytes()
+    spine.write_bytes(spine.read_bytes().replace(b"a label to be found", b"a label to be fOund", 1))
+    with pytest.raises(InvalidSpine, match="CRC"):
+        joined(spine, group, output=written)
+    assert list(written.parent.iterdir()) == [written]
+    assert written.read_bytes() == before
+
+
+def test_a_history_file_that_cannot_be_read_is_named_and_nothing_stays_in_the_spill_folder(
     histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
     group = histories.group([row("C1", day(1), 1)])
-    written = tmp_path / "out" / "training.parquet"
-    written.parent.mkdir()
-    assert joined([("C1", day(1))], group, output=written) == 1
-    before = written.read_bytes()
     Path(group.files[0]).write_bytes(b"PAR1 no longer a Parquet file PAR1")
     with pytest.raises(RunFailed, match=r"part-1\.parquet"):
-        joined([("C1", day(1))], group, output=written)
-    assert list(written.parent.iterdir()) == [written]
-    assert written.read_bytes() == before
+        joined([("C1", day(1))], group)
     assert list((tmp_path / "spill").iterdir()) == []
 
 
 def test_a_join_larger_than_its_memory_spills_and_one_without_any_says_so(
     histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
-    """60,000 answers of 2,000 bytes, 120 MB, through 80 MB of memory."""
-    rows = 60_000
+    """200,000 answers of 1,000 bytes, 200 MB, through 170 MB of memory (150 is near the least that a join needs)."""
+    rows = 200_000
     numbers = pa.array(range(rows), pa.int64())
     spine = pa.table({"n": numbers, "event_timestamp": pa.array([DAY_ONE] * rows, SPINE.types[1])})
-    texts = pc.binary_join_element_wise(numbers.cast(pa.string()), "x" * 1_990, ":")
+    texts = pc.binary_join_element_wise(numbers.cast(pa.string()), "x" * 990, ":")
     fixed = {name: pa.array([value] * rows) for name, value in row("", DAY_ONE, None).items() if name[0] == "_"}
     moments = {"event_timestamp": spine["event_timestamp"], "created_timestamp": spine["event_timestamp"]}
     stored = pa.table({"n": numbers, **moments, **fixed, "text": texts})
     pq.write_table(stored, tmp_path / "wide.parquet", row_group_size=4_000)
     wide = (HistoryFeature("text", "text", STRING),)
     group = GroupHistory("purchases", (str(tmp_path / "wide.parquet"),), (Field("n", INT64),), None, wide)
-    got = joined(spine, group, memory_limit="80MB", threads=1)
+    got = joined(spine, group, memory_limit="170MB", threads=1)
     assert got["text"].combine_chunks().equals(texts)
     with pytest.raises(RunFailed, match="memory limit 2MB"):
         joined(spine, group, memory_limit="2MB", threads=1)
@@ -546,6 +567,13 @@ def test_rows_of_a_spine_file_are_counted_across_its_row_groups(
     pq.write_table(spine, tmp_path / "spine.parquet", row_group_size=BATCH_ROWS)
     with pytest.raises(InvalidSpine, match=f"customer_id: row {BATCH_ROWS + 1}: null"):
         joined(tmp_path / "spine.parquet", UNREADABLE)
+
+
+def test_an_integer_key_that_could_exceed_int64_is_refused(joined: Callable[..., pa.Table]) -> None:
+    spine = pa.table({"n": pa.array([7], pa.uint64()), "event_timestamp": pa.array([0], SPINE.types[1])})
+    group = GroupHistory("purchases", (), (Field("n", INT64),), None, ())
+    with pytest.raises(InvalidSpine, match="int64 is needed, the column is uint64"):
+        joined(spine, group)
 
 
 def test_a_column_that_stands_twice_is_refused(histories: Histories, joined: Callable[..., pa.Table]) -> None:

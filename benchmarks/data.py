@@ -1,0 +1,40 @@
+"""The data of the benchmarks: deterministic, 10 features (6 float64, 2 int64, a short string, a bool), 90 days."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FEATURES = {**{f"f{n}": "float64" for n in range(6)}, "i0": "int64", "i1": "int64", "s0": "string", "b0": "bool"}
+START_US = 1_780_000_000_000_000
+SPAN_US = 90 * 24 * 3600 * 1_000_000
+GROUP = "customer_features"
+ENTITY = "customer"
+KEY = "customer_id"
+
+
+def write_rows(path: Path, *, rows: int, entities: int) -> None:
+    """A source file of `rows` rows over `entities` entities at random event times."""
+    random = np.random.default_rng(7)
+    columns: dict[str, object] = {
+        KEY: random.permutation(np.arange(rows) % entities),
+        "event_timestamp": _times(random, rows),
+    }
+    columns |= {f"f{n}": random.random(rows) for n in range(6)}
+    columns |= {"i0": random.integers(0, 1_000, rows), "i1": random.integers(0, 10**9, rows)}
+    columns |= {"s0": np.array(["aa", "bb", "cc", "dddd"])[random.integers(0, 4, rows)], "b0": random.random(rows) < 0.5}
+    pq.write_table(pa.table(columns), path, row_group_size=131_072)
+
+
+def write_spine(path: Path, *, rows: int, entities: int) -> None:
+    """A spine of `rows` random (entity, time) pairs."""
+    random = np.random.default_rng(11)
+    columns = {KEY: random.integers(0, entities, rows), "event_timestamp": _times(random, rows)}
+    pq.write_table(pa.table(columns), path)
+
+
+def _times(random: np.random.Generator, rows: int) -> pa.Array:
+    return pa.array(START_US + random.integers(0, SPAN_US, rows), pa.timestamp("us", "UTC"))

@@ -1,0 +1,52 @@
+"""Rows into both stores: ours through `ingestion.ingest`, bare as Parquet and a Redis pipeline without any check.
+
+    python -m benchmarks.ingestion ours|bare HOME
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import pyarrow.parquet as pq
+import redis
+
+from benchmarks import hub
+from benchmarks.data import FEATURES, GROUP, KEY
+
+
+def ours(home: Path) -> None:
+    with hub.opened(home):
+        from ingestion.ingest import ingest
+        from ingestion.push import find_group
+
+        group = find_group(GROUP)
+        taken = hub.seconds(lambda: ingest(group))
+        run = group.runs.get()
+        assert run.state == "succeeded" and run.rows_accepted == run.rows_read
+        hub.report(rows=run.rows_accepted, seconds=taken, megabytes=hub.peak_megabytes())
+
+
+def bare(home: Path) -> None:
+    with hub.opened(home) as url:
+        client = redis.Redis.from_url(url)
+        source = pq.ParquetFile(home / "rows.parquet")
+        taken = hub.seconds(lambda: _copy(source, client, home / "copy.parquet"))
+        hub.report(rows=source.metadata.num_rows, seconds=taken, megabytes=hub.peak_megabytes())
+
+
+def _copy(source: pq.ParquetFile, client: redis.Redis, target: Path) -> None:
+    encode = msgspec.msgpack.Encoder().encode
+    with pq.ParquetWriter(target, source.schema_arrow) as writer:
+        for batch in source.iter_batches(32_768):
+            writer.write_batch(batch)
+            keys = batch[KEY].to_pylist()
+            rows = zip(*(batch[name].to_pylist() for name in FEATURES), strict=True)
+            values = [(b"bare:%d" % key, encode(row)) for key, row in zip(keys, rows, strict=True)]
+            for start in range(0, len(values), 500):
+                client.mset(dict(values[start : start + 500]))
+
+
+if __name__ == "__main__":
+    {"ours": ours, "bare": bare}[sys.argv[1]](Path(sys.argv[2]))

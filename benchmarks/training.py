@@ -1,0 +1,54 @@
+"""The point-in-time join: ours by the whole version order, bare as DuckDB's ASOF join on the event time alone.
+
+    python -m benchmarks.training ours|bare HOME     (a home into which benchmarks.ingestion has ingested)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import duckdb
+
+from benchmarks import hub
+from benchmarks.data import FEATURES, GROUP, KEY
+
+
+def ours(home: Path) -> None:
+    with hub.opened(home):
+        from serving.training import Asked, build
+
+        asked = Asked(features=tuple(f"{GROUP}:{name}" for name in FEATURES))
+        target = home / "ours.parquet"
+        taken = hub.seconds(lambda: build(asked, home / "spine.parquet", output=target))
+        hub.report(seconds=taken, megabytes=hub.peak_megabytes())
+
+
+def bare(home: Path) -> None:
+    with hub.opened(home):
+        from catalog import stores
+
+        files = stores.offline(GROUP, 1).files()
+        taken = hub.seconds(lambda: _join(files, home))
+        hub.report(seconds=taken, megabytes=hub.peak_megabytes())
+
+
+def _join(files: list[str], home: Path) -> None:
+    names = ", ".join(f"h.{name}" for name in FEATURES)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(
+            f"""
+            COPY (
+                WITH spine AS (SELECT *, row_number() OVER () AS n FROM read_parquet(?)),
+                history AS (SELECT * FROM read_parquet(?) WHERE {KEY} IN (SELECT {KEY} FROM spine))
+                SELECT s.{KEY}, s.event_timestamp, {names} FROM spine s
+                ASOF LEFT JOIN history h ON s.{KEY} = h.{KEY} AND s.event_timestamp >= h.event_timestamp ORDER BY s.n
+            ) TO '{home / "bare.parquet"}' (FORMAT parquet)
+            """,
+            [str(home / "spine.parquet"), files],
+        )
+
+
+if __name__ == "__main__":
+    {"ours": ours, "bare": bare}[sys.argv[1]](Path(sys.argv[2]))
