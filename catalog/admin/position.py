@@ -41,7 +41,7 @@ class PositionedFormSet(PaginationInlineFormSet):
             rows.update(position=F("position") + _ASIDE)
             saved = super().save(commit)
             for form in moved:
-                if False:
+                if self._is_kept(form) and not form.has_changed():
                     form.instance.save()
             return saved
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,20 @@ from engine.errors import InvalidDefinition, Problem
 REASON = "apply"
 
 
-def apply(files: Sequence[str | Path], *, prune: bool = False, by: str = "") -> Plan:
+def apply(
+    files: Sequence[str | Path], *, prune: bool = False, by: str = "", local: Collection[str] = ()
+) -> Plan:
     """Make the catalog what the files say, in one transaction, and return what that changed.
 
     What an absent key means is told by `plan`. Applying the same files again changes nothing: no history, no catalog
     version. `prune` archives the features that a named group no longer has; without it they are a problem.
-    `by` is the username that the history names. Raises InvalidDefinition as `plan` does, and Conflict or StillRead
+    `by` is the username that the history names, `local` as in `plan`. Raises InvalidDefinition as `plan` does, and Conflict or StillRead
     for a status change that the lifecycle refuses; nothing is applied then.
     """
     with transaction.atomic():
         CatalogState.current()
         CatalogState.objects.select_for_update().get(pk=1)  # applies that meet follow each other
-        found = plan(files)
+        found = plan(files, local=local)
         missing = [change for change in found.changes if change.sign == "-"]
         if missing and not prune:
             raise _left_out(missing, found.world)

@@ -229,6 +229,6 @@ def _locals(world: World) -> Iterator[Problem]:
         if isinstance(made, Feature) and made.transformation and made.transformation.local:
             old = world.features_before.get(name)
             how = old.transformation.local if old and old.transformation else None
-            if made.transformation.local != how:
+            if made.transformation.local != how and name not in world.local:
                 detail = "a local transformation is registered by its own process; write an expression or a function"
                 yield Problem(made.transformation.place.of("local"), detail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,16 +54,17 @@ class Plan:
         return {"changes": [asdict(change) for change in self.changes]}
 
 
-def plan(files: Sequence[str | Path]) -> Plan:
+def plan(files: Sequence[str | Path], *, local: Collection[str] = ()) -> Plan:
     """What applying the files (`-` is standard input) would change; changes nothing itself.
 
     The files are one document. What they do not name stays untouched. Of what they name, an absent key means its
     default, so that export and plan are exact; only an absent `status`, with what belongs to it, means the status
     that the catalog has: a deprecation made elsewhere outlives an apply. A feature that a named group no longer has
     shows as `-`, unless it is archived already.
+    `local` names the features (`group:name`) whose transformation this process holds as a Python object.
     Raises InvalidDefinition with every problem of the files, each with its file, line and path.
     """
-    world = World(read(files))
+    world = World(read(files), frozenset(local))
     if problems := checking.problems_of(world):
         number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InvalidDefinition(f"The definitions have {number}; nothing was applied.", problems)

@@ -27,9 +27,13 @@ def wanted_order(before: Sequence[str], named: Sequence[str]) -> list[str]:
 
 @dataclass
 class World:
-    """`files` over `catalog`. Of objects that the files define, keys are theirs; an absent status is the catalog's."""
+    """`files` over `catalog`. Of objects that the files define, keys are theirs; an absent status is the catalog's.
+
+    `local` names the features whose transformation the process at work holds as a Python object.
+    """
 
     reading: Reading
+    local: frozenset[str] = frozenset()
     catalog: Document = field(default_factory=recorded)
 
     @property

@@ -81,7 +81,8 @@ def join(
     order:    output names in the order of the result's columns; the groups' order by default.
     statuses: adds `<output>__status` (engine.status) per feature, after all features.
     output:   a Parquet file to write; then the answer is its number of rows, and the memory used is bounded by
-              `memory_limit` (DuckDB's; the process stays some 450 MB above it). The file appears whole or not at all.
+              `memory_limit` (DuckDB's, 150 MB at the least; the process stays some 450 MB above it). The
+              file appears whole or not at all.
     temp_directory: a folder in which the join may spill; what it puts there is gone when it returns.
 
     Features have the Arrow type of their dtype. Raises InvalidSpine with every problem before any work, also

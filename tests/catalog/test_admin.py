@@ -610,7 +610,7 @@ def test_the_features_of_a_draft_service_are_reordered_and_of_an_active_one_are_
 
     service.status = Status.ACTIVE
     service.save()
-    browser.post(url, {**sent, "description": "Fixed."})
+    browser.post(url, {**sent, "chosen-0-position": 0, "chosen-1-position": 1, "description": "Fixed."})
     service.refresh_from_db()
     assert service.description == "Fixed."
     assert service.feature_names() == ["customer_purchases:avg_value", "customer_purchases:total_purchases"]

@@ -465,7 +465,7 @@ def test_a_spine_file_with_flipped_bits_is_refused_and_leaves_the_old_output_alo
     written = tmp_path / "out" / "training.parquet"
     written.parent.mkdir()
     labelled = spine_of(("C1", day(1))).append_column("label", pa.array(["a label to be found"]))
-    pq.write_table(labelled, spine, write_page_checksum=True, compression="none", use_dictionary=False)
+    pq.write_table(labelled, spine, write_page_checksum=True, compression="none", write_statistics=False)
     assert joined(spine, group, output=written) == 1
     before = written.read_bytes()
     spine.write_bytes(spine.read_bytes().replace(b"a label to be found", b"a label to be fOund", 1))
