@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import AbstractBaseUser, User
 from django.http import HttpRequest
 from django.utils import timezone
 from rest_framework import authentication, permissions
@@ -59,10 +59,10 @@ class Caller:
 ANONYMOUS_READER = Caller("anonymous", frozenset({READ}))
 
 
-def create_key(*, name: str, scopes: Iterable[str], owner: AbstractBaseUser | None = None) -> tuple[ApiKey, str]:
+def create_key(*, name: str, scopes: Iterable[str], owner: User | None = None) -> tuple[ApiKey, str]:
     """A new key and its text, which is not kept; raises InvalidInput for an unknown scope or none."""
     chosen = sorted(set(scopes))
-    if not chosen or (unknown := set(chosen) - set(SCOPES)):
+    if not chosen or set(chosen) - set(SCOPES):
         raise InvalidInput(f"Scopes are {' and '.join(SCOPES)}; got {', '.join(chosen) or 'none'}.")
     public_id, secret = _random(8), _random(_SECRET_LENGTH)
     key = ApiKey.objects.create(

@@ -77,6 +77,7 @@ APPEND_SLASH = False  # paths answer with and without one; a redirect would lose
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 USE_I18N = False
+DATETIME_FORMAT = "Y-m-d H:i:s e"  # with its zone
 USE_TZ = True
 TIME_ZONE = "UTC"
 

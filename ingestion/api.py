@@ -29,7 +29,7 @@ class IngestRowView(APIView):
     def post(self, request: Request, group: str, id: str) -> HttpResponse:
         target = find_group(group)
         keys = target.entity.key_fields()
-        names = dict(zip((key.name for key in keys), parse_id(id, keys), strict=True))
+        names: dict[str, object] = dict(zip((key.name for key in keys), parse_id(id, keys), strict=True))
         row = one_row(read_object(request), names, target.event_timestamp)
         pushed = push(target, [row], by=str(request.user), default_event_timestamp=timezone.now())
         answer = {"status": "success", "group_name": group, "entity_id": id, "online": pushed.online}

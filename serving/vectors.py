@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog
 from engine.entity_key import KeyValue, check_key, encode_key
-from engine.errors import CorruptData, InvalidInput, Problem, TooLarge, Unavailable, near_names
+from engine.errors import CorruptData, FeaturehubError, InvalidInput, Problem, TooLarge, Unavailable, near_names
 from engine.online.codec import BIAS, TOMBSTONE, StoredValue, unpack
 from engine.online.store import row_key
 from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
@@ -74,18 +74,29 @@ def read(make_plan: MakePlan, columns: Columns) -> Vectors:
     """
     catalog = snapshot.current()
     for _ in range(ATTEMPTS):
-        plan = make_plan(catalog)
-        keys = redis_keys(plan, columns(plan) if callable(columns) else columns)
+        keys: list[bytes] = []
+        refused: FeaturehubError | None = None
         try:
-            state, values = stores.online().read(keys)
-        except Unavailable:
-            snapshot.forget()
-            raise
+            plan = make_plan(catalog)
+            keys = redis_keys(plan, columns(plan) if callable(columns) else columns)
+        except FeaturehubError as error:
+            refused = error  # it stands only if Redis says that this catalog is the current one
+        state, values = _read(keys)
         checked = snapshot.checked_against(state)
         if checked is catalog:
+            if refused is not None:
+                raise refused
             return _decode(plan, values, len(keys) // max(len(plan.groups), 1))
         catalog = checked
     raise Unavailable("The catalog changed with every read of this request; try again.")
+
+
+def _read(keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
+    try:
+        return stores.online().read(keys)
+    except Unavailable:
+        snapshot.forget()
+        raise
 
 
 def of_features(names: Sequence[str]) -> MakePlan:
@@ -238,4 +249,5 @@ def _python(value: StoredValue, kind: str) -> object:
 def _json_maker(kind: str, int64_as_string: bool) -> Callable[..., object] | None:
     if kind == "int64" and int64_as_string:
         return str
-    return {"timestamp": rfc3339, "embedding": _floats}.get(kind)
+    makers: dict[str, Callable[..., object]] = {"timestamp": rfc3339, "embedding": _floats}
+    return makers.get(kind)

@@ -16,7 +16,7 @@ class Entity(Documented):
 
     name = name_field(unique=True)
 
-    history = HistoricalRecords()
+    history = HistoricalRecords(m2m_fields=["tags"])
 
     class Meta:
         ordering = ["name"]

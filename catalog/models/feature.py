@@ -82,7 +82,7 @@ class Feature(Documented):
     deprecation_reason = models.TextField(blank=True)
     sunset_at = models.DateTimeField(null=True, blank=True, help_text="Announced to readers; nothing happens then.")
 
-    history = HistoricalRecords()
+    history = HistoricalRecords(m2m_fields=["tags"])
 
     class Meta:
         ordering = ["group__name", "position", "pk"]

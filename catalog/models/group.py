@@ -49,7 +49,7 @@ class FeatureGroup(Documented):
         PeriodicTask, on_delete=models.SET_NULL, null=True, blank=True, related_name="feature_group"
     )
 
-    history = HistoricalRecords()
+    history = HistoricalRecords(m2m_fields=["tags"])
 
     class Meta:
         ordering = ["name"]

@@ -20,7 +20,7 @@ class FeatureService(Documented):
     status = models.CharField(max_length=10, choices=Status, default=Status.ACTIVE)
     features = models.ManyToManyField(Feature, through="ServiceFeature", related_name="services")
 
-    history = HistoricalRecords()
+    history = HistoricalRecords(m2m_fields=["tags"])
 
     class Meta:
         ordering = ["name", "version"]

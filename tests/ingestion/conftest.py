@@ -1,0 +1,53 @@
+"""A hub of one test: its own offline folder and source root, and an empty online store that is open for reading.
+
+pytest loads this file before it sets Django up, so what has models is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from pytest_django import Settings
+
+
+def _forget() -> None:
+    from catalog import snapshot, stores
+
+    if stores.online.cache_info().currsize:
+        stores.online().close()
+    stores.online.cache_clear()
+    snapshot.forget()
+
+
+@pytest.fixture
+def sources(db: None, redis_clean: redis.Redis, settings: Settings, tmp_path: Path) -> Iterator[Path]:
+    """The one source root of a hub that nobody else writes to; the hub's stores are empty and warm."""
+    from ingestion import materialize
+
+    root = tmp_path / "sources"
+    root.mkdir()
+    settings.FEATUREHUB_SOURCE_ROOTS = (root,)
+    settings.FEATUREHUB_OFFLINE_PATH = tmp_path / "offline"
+    _forget()
+    materialize.ensure_warm()
+    yield root
+    _forget()
+
+
+@pytest.fixture
+def redis_down(settings: Settings, tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which the online store is a socket that nobody listens on."""
+
+    @contextmanager
+    def down() -> Iterator[None]:
+        url, settings.ONLINE_REDIS_URL = settings.ONLINE_REDIS_URL, f"unix://{tmp_path}/nobody.sock?db=0"
+        _forget()
+        yield
+        settings.ONLINE_REDIS_URL = url
+        _forget()
+
+    return down
