@@ -186,6 +186,10 @@ CELERY_WORKER_CONCURRENCY = 2
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False  # a run holds its lease in the database and goes on
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+# Set up as a row like any schedule, so that it can be seen and changed in the admin.
+CELERY_BEAT_SCHEDULE = {
+    "bring the stores up to date": {"task": "ingestion.tasks.catch_up", "schedule": 5.0, "options": {"expires": 5.0}},
+}
 CELERY_ENABLE_UTC = True
 CELERY_TIMEZONE = "UTC"
 DJANGO_CELERY_BEAT_TZ_AWARE = True

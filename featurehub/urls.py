@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:catalog_feature_changelist"), name="home"),
+    # unfold keeps what its search finds in the cache as objects, which a cache of JSON cannot hold.
+    path("admin/search/", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("", include("catalog.urls")),
     path("", include("ingestion.urls")),

@@ -34,6 +34,7 @@ class Content:
     path: Path
     size: int
     modified_ns: int
+    inode: int
     sha256: str
 
     @property
@@ -47,9 +48,12 @@ def find(pattern: str, roots: Sequence[Path] | None = None) -> list[Path]:
 
     `roots` are the allowed ones by default. A match that leads out of the roots is refused by name.
     """
-    roots = [Path(root).resolve() for root in (settings.FEATUREHUB_SOURCE_ROOTS if roots is None else roots)]
+    given = [Path(root) for root in (settings.FEATUREHUB_SOURCE_ROOTS if roots is None else roots)]
+    roots = [root.resolve() for root in given]
     if "\0" in pattern or "://" in pattern:
         raise InvalidSource(f"{pattern!r} is not a path: a source is a file or a glob below a source root.")
+    if given and not any(_stays_below(root, pattern) for root in (*given, *roots)):
+        raise InvalidSource(f"{pattern!r} lies outside the source roots; a source is a path relative to one of them.")
     found = [path for root in roots for path in _matches(root, pattern)]
     if not found:
         places = ", ".join(map(str, roots)) or "no folder (FEATUREHUB_SOURCE_ROOTS is empty)"
@@ -58,6 +62,11 @@ def find(pattern: str, roots: Sequence[Path] | None = None) -> list[Path]:
         if not any(path.resolve().is_relative_to(root) for root in roots):
             raise InvalidSource(f"{pattern!r} leads to {path.resolve()}, which lies outside the source roots.")
     return sorted(set(found))
+
+
+def _stays_below(root: Path, pattern: str) -> bool:
+    """Judged by its text alone: a glob that starts elsewhere is not walked, and nobody learns what is there."""
+    return Path(os.path.normpath(root / pattern)).is_relative_to(os.path.abspath(root))
 
 
 def _matches(root: Path, pattern: str) -> list[Path]:
@@ -69,18 +78,22 @@ def inspect(path: Path) -> Content:
     if not path.name.endswith(_ENDINGS):
         raise InvalidSource(f"{path} is not a source file: its name ends in {', '.join(_ENDINGS)}.")
     try:
-        # O_NONBLOCK, since opening a pipe that nobody writes to would wait for ever.
-        descriptor = os.open(path.resolve(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open(os.path.realpath(path), "rb", opener=_open_at_once)
     except OSError as error:
         raise InvalidSource(f"{path} cannot be opened: {error.strerror}.") from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise InvalidSource(f"{path} is not a regular file.")
         if status.st_size == 0:
             raise InvalidSource(f"{path} is empty: not even a header.")
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Content(path, status.st_size, status.st_mtime_ns, digest)
+    return Content(path, status.st_size, status.st_mtime_ns, status.st_ino, digest)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opening a pipe that nobody writes to would wait for ever without O_NONBLOCK."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def column_names(content: Content) -> list[str]:
@@ -99,8 +112,8 @@ def read(content: Content) -> Iterator[pa.RecordBatch]:
     """
     with _read_errors(content):
         yield from _read_csv(content) if content.is_text else _read_parquet(content)
-    status = os.stat(content.path)
-    if (status.st_size, status.st_mtime_ns) != (content.size, content.modified_ns):
+        status = os.stat(content.path)
+    if (status.st_size, status.st_mtime_ns, status.st_ino) != (content.size, content.modified_ns, content.inode):
         raise InvalidSource(f"{content.path} changed while it was read; nothing of it was kept.")
 
 
@@ -114,7 +127,7 @@ class _read_errors:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, (pa.ArrowException, OSError, EOFError)):
+        if isinstance(error, (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)):
             raise InvalidSource(f"{self.content.path} cannot be read: {error}") from error
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.http import HttpRequest
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RangeDateTimeFilter
 from unfold.decorators import display
 
 from catalog.admin.label import COLOURS, labelled, with_icon
+from catalog.admin.read_only import ReadOnlyAdmin
 from catalog.models import Run
 
 _COUNTS = ["read", "accepted", "quarantined"]
 
 
 @admin.register(Run)
-class RunAdmin(ModelAdmin):
+class RunAdmin(ReadOnlyAdmin):
     list_display = ["short_id", "group", "kind", "state_label", *_COUNTS, "duration", "delta_version", "created_at"]
     list_select_related = ["group"]
     list_filter = ["state", "kind", ["group", AutocompleteSelectFilter], ["created_at", RangeDateTimeFilter]]
@@ -29,15 +28,6 @@ class RunAdmin(ModelAdmin):
         ("Error", {"fields": ["error_code", "error"]}),
         ("Times", {"fields": ["created_at", "started_at", "heartbeat_at", "finished_at", "duration"]}),
     ]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Run | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Run | None = None) -> bool:
-        return False
 
     @display(description="Run", ordering="id")
     def short_id(self, run: Run) -> str:

@@ -112,7 +112,7 @@ def test_a_symlink_within_the_roots_is_read(root: Path) -> None:
     ("make", "why"),
     [
         (lambda path: path.touch(), "is empty"),
-        (lambda path: path.mkdir(), "is not a regular file"),
+        (lambda path: path.mkdir(), "cannot be opened: Is a directory"),
         (lambda path: os.mkfifo(path), "is not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda path: path.symlink_to("/dev/null"), "is not a regular file"),

@@ -389,7 +389,9 @@ def test_a_dead_server_is_unavailable_within_the_budget(own_server: tuple[Online
     ],
     ids=["state", "publish", "open_for_reading", "exclusive"],
 )
-def test_every_call_on_a_server_that_is_not_there_says_so(call: Callable[[OnlineStore], object], tmp_path: Path) -> None:
+def test_every_call_on_a_server_that_is_not_there_says_so(
+    call: Callable[[OnlineStore], object], tmp_path: Path
+) -> None:
     store = OnlineStore(f"unix://{tmp_path / 'nobody.sock'}", "fh")
     with pytest.raises(Unavailable, match="The online store does not answer"):
         call(store)
