@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import django
 from django.conf import settings
@@ -34,8 +35,15 @@ def _stores_for(arguments: list[str]) -> AbstractContextManager[object]:
     django.setup()  # which app a command belongs to is known once the apps are loaded
     if not _uses_stores(arguments[0]):
         return nullcontext()
+    return _embedded_stores()
+
+
+@contextmanager
+def _embedded_stores() -> Iterator[None]:
     preparation.bring_database_up_to_date()
-    return embedded.redis()
+    with embedded.redis():
+        preparation.fill_online_store()
+        yield
 
 
 def _uses_stores(command: str) -> bool:

@@ -6,17 +6,20 @@ import logging
 from typing import Any
 
 import orjson
-from django.db import DatabaseError, connection
+from django.db import Error as DatabaseFailure
+from django.db import connection
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse
 from django.utils import timezone
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from catalog import stores
 from catalog.access import READ
-from catalog.models import Feature, FeatureGroup
-from engine.errors import NotFound, Problem, Unavailable, near_names
+from catalog.models import Feature, FeatureGroup, FeatureType, Status
+from catalog.openapi import documented, in_path
+from engine.errors import AmbiguousName, NotFound, Problem, Unavailable, near_names
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +30,22 @@ def json_response(document: object, *, status: int = 200, headers: dict[str, str
     return HttpResponse(body, status=status, content_type="application/json", headers=headers or {})
 
 
+class HealthSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(["healthy", "degraded"])
+    service = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+    down = serializers.ListField(
+        child=serializers.ChoiceField(["database", "online_store"]), required=False, help_text="Only when degraded."
+    )
+
+
 class HealthView(APIView):
     """Whether the stores answer; needs no key and tells nothing else."""
 
     authentication_classes: list[Any] = []
     permission_classes: list[Any] = []
 
+    @documented("health", answers={200: HealthSerializer, 503: HealthSerializer}, is_open=True)
     def get(self, request: Request) -> HttpResponse:
         down = what_is_down()
         health: dict[str, object] = {
@@ -49,7 +62,7 @@ def what_is_down() -> list[str]:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-    except DatabaseError as error:
+    except DatabaseFailure as error:
         log.error("the database does not answer: %s", error)
         down.append("database")
     try:
@@ -60,9 +73,24 @@ def what_is_down() -> list[str]:
     return down
 
 
+class GroupSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    entity = serializers.CharField()
+    description = serializers.CharField()
+    num_features = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+
+
+class GroupsSerializer(serializers.Serializer[Any]):
+    groups = GroupSerializer(many=True)
+
+
 class GroupsView(APIView):
+    """`GET /groups`: every feature group, by name."""
+
     scopes = {"GET": READ}
 
+    @documented("list_groups", answers={200: GroupsSerializer})
     def get(self, request: Request) -> HttpResponse:
         groups = FeatureGroup.objects.select_related("entity").annotate(num_features=Count("features"))
         return json_response({"groups": [_group(group) for group in groups]})
@@ -78,9 +106,40 @@ def _group(group: Any) -> dict[str, Any]:
     }
 
 
+class FeatureSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    group = serializers.CharField()
+    description = serializers.CharField()
+    type = serializers.ChoiceField(FeatureType.values)
+    dtype = serializers.CharField(help_text="int64, float64, bool, string, timestamp, embedding(dim) or list<item>.")
+    entity = serializers.CharField()
+    status = serializers.ChoiceField(Status.choices)
+    owner = serializers.CharField(allow_null=True)
+    tags = serializers.ListField(child=serializers.CharField())
+    version = serializers.IntegerField(help_text="The version of its group.")
+
+
+class FeaturesSerializer(serializers.Serializer[Any]):
+    features = FeatureSerializer(many=True)
+
+
+class FeatureMetadataSerializer(FeatureSerializer):
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    transformation = serializers.DictField(allow_null=True, help_text="How it is computed, as definitions say it.")
+    validation = serializers.DictField(allow_null=True)
+    replaced_by = serializers.CharField(allow_null=True, help_text="group:name")
+    deprecated_at = serializers.DateTimeField(allow_null=True)
+    deprecation_reason = serializers.CharField(allow_null=True)
+    sunset_at = serializers.DateTimeField(allow_null=True)
+
+
 class FeaturesView(APIView):
+    """`GET /features`: every feature, by group."""
+
     scopes = {"GET": READ}
 
+    @documented("list_features", answers={200: FeaturesSerializer})
     def get(self, request: Request) -> HttpResponse:
         return json_response({"features": [feature_summary(feature) for feature in _features()]})
 
@@ -112,12 +171,18 @@ class FeatureMetadataView(APIView):
 
     scopes = {"GET": READ}
 
+    @documented(
+        "feature_metadata",
+        answers={200: FeatureMetadataSerializer},
+        problems=[400, 404],
+        parameters=[in_path("entity", "An entity or a group."), in_path("feature", "A name, or group:name.")],
+    )
     def get(self, request: Request, entity: str, feature: str) -> HttpResponse:
         return json_response(feature_metadata(find_feature(entity, feature)))
 
 
 def find_feature(entity: str, name: str) -> Feature:
-    """The feature of an entity (or of a group of that name); raises NotFound with near names, or naming the choices."""
+    """The feature of an entity (or of a group of that name); raises NotFound with near names, or AmbiguousName."""
     candidates = _features().filter(group__entity__name=entity) or _features().filter(group__name=entity)
     group, _, bare = name.rpartition(":")
     found = [f for f in candidates if f.name == bare and group in ("", f.group.name)]
@@ -125,9 +190,9 @@ def find_feature(entity: str, name: str) -> Feature:
         return found[0]
     if found:
         choices = tuple(str(feature) for feature in found)
-        raise NotFound(f"{name!r} stands in several groups of {entity}.", [Problem("", "choose one", choices)])
+        raise AmbiguousName(f"{name!r} stands in several groups of {entity}.", [Problem(name, "choose one", choices)])
     near = near_names(bare, [feature.name for feature in candidates])
-    raise NotFound(f"{entity!r} has no feature named {name!r}.", [Problem("", "unknown feature", near)])
+    raise NotFound(f"{entity!r} has no feature named {name!r}.", [Problem(name, "unknown feature", near)])
 
 
 def feature_metadata(feature: Feature) -> dict[str, Any]:

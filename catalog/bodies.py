@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any
 
 from django.http import HttpRequest
@@ -12,6 +14,7 @@ from rest_framework.request import Request
 from engine.errors import InvalidInput, Problem, TooLarge
 
 MAX_BYTES = 10 << 20
+_HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # may be one of a whole pair, too
 
 
 def read_json(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> Any:
@@ -33,7 +36,7 @@ def read_object(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> di
 def _body(request: Request | HttpRequest, limit: int) -> bytes:
     declared = request.META.get("CONTENT_LENGTH") or "0"
     too_large = TooLarge(f"A body has at most {limit} bytes.")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise too_large
     try:
         raw = request._request if isinstance(request, Request) else request
@@ -48,20 +51,30 @@ def _body(request: Request | HttpRequest, limit: int) -> bytes:
 def parse_json(body: bytes) -> Any:
     """One strict JSON document in UTF-8; raises InvalidInput saying what is not JSON about it."""
     try:
-        return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        text = body.decode()
+        document = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        if _HALF_OF_A_PAIR.search(text):
+            _refuse_half_characters(document)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"The body is not UTF-8: byte {error.start}.") from error
     except RecursionError as error:
         raise InvalidInput("The body is nested too deeply.") from error
     except ValueError as error:
         raise InvalidInput(f"The body is not JSON: {error}.") from error
+    return document
+
+
+def _refuse_half_characters(document: Any) -> None:
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("The body holds half of a surrogate pair, which is no character.") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise InvalidInput(f"The body repeats the key {', '.join(map(repr, twice))} in one object.")
     return document
 

@@ -36,12 +36,14 @@ def change_status(
     deprecating_feature = isinstance(thing, Feature) and status == Status.DEPRECATED
     if (replaced_by or sunset) and not deprecating_feature:
         raise InvalidInput("A replacement and a sunset belong to a feature that is deprecated.")
+    if thing.status == status and not (reason or replaced_by or sunset):
+        return
     with transaction.atomic():
         _require_allowed(thing, status)
         if isinstance(thing, Feature):
             _record_deprecation(thing, status, reason=reason, replaced_by=replaced_by, sunset=sunset)
         if isinstance(thing, FeatureGroup):
-            thing.deprecated_at = timezone.now() if status == Status.DEPRECATED else None
+            thing.deprecated_at = (thing.deprecated_at or timezone.now()) if status == Status.DEPRECATED else None
         thing.status = status
         thing._change_reason = " ".join(filter(None, [f"{status} by {by}" if by else status, reason]))[:100]  # type: ignore[union-attr]
         thing.save()

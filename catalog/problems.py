@@ -6,12 +6,13 @@ import logging
 from typing import Any
 
 import orjson
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
-from rest_framework.response import Response
 
-from engine.errors import FeaturehubError, NotAllowed, NotAuthenticated, NotFound
+from catalog.request_id import current_request_id
+from engine.errors import FeaturehubError, NotAllowed, NotAuthenticated, NotFound, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +39,30 @@ def _problem(status: int, code: str, detail: str, *, instance: str, errors: list
     }
 
 
-def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse | Response | None:
-    """DRF's hook: ours, DRF's and Django's errors as problems; anything else is logged and answered 500 without detail."""
+def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
+    """DRF's hook: ours, DRF's and Django's errors as problems; anything else is logged and answered without detail."""
     path = context["request"].path
-    if isinstance(error, FeaturehubError):
-        return respond(problem_of(error, instance=path), _headers(error.status))
-    if isinstance(error, Http404):
-        return respond(problem_of(NotFound(str(error) or "There is nothing at this address."), instance=path))
-    if isinstance(error, PermissionDenied):
-        return respond(problem_of(NotAllowed("You may not do this."), instance=path))
+    if ours := _as_ours(error):
+        return respond(problem_of(ours, instance=path), _headers(ours.status))
     if isinstance(error, exceptions.APIException):
         return respond(_of_drf(error, path), _headers(error.status_code))
-    log.exception("unhandled error on %s", path)
+    if isinstance(error, SuspiciousOperation):
+        return respond(_unreadable(path))
+    log.exception("request %s: unhandled error on %s", current_request_id(), path)
     return respond(server_problem(path))
+
+
+def _as_ours(error: Exception) -> FeaturehubError | None:
+    if isinstance(error, FeaturehubError):
+        return error
+    if isinstance(error, Http404):
+        return NotFound(str(error) or "There is nothing at this address.")
+    if isinstance(error, PermissionDenied):
+        return NotAllowed("You may not do this.")
+    if isinstance(error, OperationalError | InterfaceError):
+        log.error("request %s: the database does not answer: %s", current_request_id(), error)
+        return Unavailable("The database does not answer.")
+    return None
 
 
 def _of_drf(error: exceptions.APIException, path: str) -> dict[str, Any]:
@@ -76,7 +88,11 @@ def respond(problem: dict[str, Any], headers: dict[str, str] | None = None) -> H
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return respond(_problem(400, "bad_request", "The request cannot be read.", instance=request.path))
+    return respond(_unreadable(request.path))
+
+
+def _unreadable(path: str) -> dict[str, Any]:
+    return _problem(400, "bad_request", "The request cannot be read.", instance=path)
 
 
 def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -88,4 +104,5 @@ def page_not_found(request: HttpRequest, exception: Exception | None = None) -> 
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    log.error("request %s: the error on %s is logged beside this", current_request_id(), request.path)
     return respond(server_problem(request.path))

@@ -5,17 +5,28 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from django.http import HttpRequest, HttpResponse
 
 SENSIBLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_current: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+def current_request_id() -> str:
+    """The id of the request that this thread answers, for the log; `-` outside of one."""
+    return _current.get()
 
 
 def request_id_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if SENSIBLE.fullmatch(given) else uuid.uuid4().hex
-        response = get_response(request)
+        token = _current.set(request_id)
+        try:
+            response = get_response(request)
+        finally:
+            _current.reset(token)
         response["X-Request-ID"] = request_id
         return response
 

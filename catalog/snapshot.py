@@ -156,20 +156,29 @@ def checked_against(published: bytes | None) -> Catalog:
     if known is not None and known.published == published:
         return known
     with _lock:
+        if _current is not None and _current.published == published:
+            return _current  # another thread has read it while this one waited
         catalog = load()
-        if State.parse(published).epoch != catalog.state.epoch:
+        if _epoch(published) != catalog.state.epoch:
             raise OnlineStoreCold("The online store holds old contents: it is being rebuilt from the offline store.")
         catalog.published = published
         return _replace(catalog)
 
 
+def _epoch(published: bytes) -> str:
+    try:
+        return State.parse(published).epoch
+    except ValueError:
+        return ""  # not what we wrote there: as good as empty
+
+
 def forget() -> None:
     """Ask the database next time: called when Redis failed, since a change may have gone unpublished meanwhile."""
-    global _current
+    global _current  # noqa: PLW0603  one catalog per process is what this module keeps
     _current = None
 
 
 def _replace(catalog: Catalog) -> Catalog:
-    global _current
+    global _current  # noqa: PLW0603  one catalog per process is what this module keeps
     _current = catalog
     return catalog

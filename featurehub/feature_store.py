@@ -27,11 +27,11 @@ import yaml
 
 from engine.errors import InvalidInput, Unavailable, unknown_name
 from engine.schema import EVENT_TIMESTAMP
+from featurehub.environment import is_loopback
 
 if TYPE_CHECKING:
     from catalog import models
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _DEFAULT_REDIS_PORT = 6379
 
 
@@ -300,7 +300,7 @@ def _open_embedded(redis_host: str | None, redis_port: int | None) -> None:
             _use_redis(redis_host, port)
             return
         except Unavailable:
-            if redis_host not in _LOOPBACK:
+            if not is_loopback(redis_host):
                 raise
             print(f"No Redis answers at {redis_host}:{port}; using the embedded stack's own.")
     _keep_private_redis()

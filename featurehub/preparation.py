@@ -47,6 +47,13 @@ def bring_database_up_to_date() -> None:
         call_command("migrate", verbosity=0, interactive=False)
 
 
+def fill_online_store() -> None:
+    """Fill a private Redis that does not hold the store: a new one, or one whose file was lost."""
+    from ingestion.materialize import ensure_warm  # models exist once Django is set up
+
+    ensure_warm()
+
+
 @contextmanager
 def _step(name: str) -> Iterator[None]:
     started = time.monotonic()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
+
+from catalog.openapi import DocsView, OpenApiView
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:catalog_feature_changelist"), name="home"),
@@ -14,6 +16,8 @@ urlpatterns = [
     path("", include("catalog.urls")),
     path("", include("ingestion.urls")),
     path("", include("serving.urls")),
+    re_path(r"^api/v1/openapi\.json/?$", OpenApiView.as_view(), name="openapi"),
+    re_path(r"^api/docs/?$", DocsView.as_view(), name="api-docs"),
 ]
 
 handler400 = "catalog.problems.bad_request"

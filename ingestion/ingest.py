@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from catalog import stores
-from catalog.models import FeatureGroup, Run, RunState
+from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.schemas import current_schema
 from engine.conform import check_columns, conform_table
 from engine.errors import Conflict, FeaturehubError, InvalidSource, RunFailed, Unavailable
@@ -31,10 +31,14 @@ from engine.violations import Violation
 from ingestion import materialize, sources
 from ingestion.models import SourceFile
 from ingestion.pipeline import Pipeline, stamped
+from ingestion.push import require_writable
 from ingestion.quarantine import Quarantine
 from ingestion.sources import Content
 
 log = logging.getLogger(__name__)
+
+#: The error code of a run whose worker ended before its commit: it may be carried out again.
+WORKER_LOST = "worker_lost"
 
 OnError = Literal["quarantine", "reject"]
 Progress = Callable[[Run], None]
@@ -58,21 +62,44 @@ def ingest(
 def execute(
     run: Run, *, paths: Sequence[Path] | None = None, on_error: OnError = "quarantine", progress: Progress | None = None
 ) -> Run:
-    """Carry out a queued run; see `ingest`."""
-    run.begin()
+    """Carry out a queued run, or one whose worker is gone; see `ingest`. A run that has ended is left as it is.
+
+    Raises Conflict while another worker carries it out.
+    """
+    if not _begin(run):
+        return run
+    attempt = _Attempt(run, on_error, progress or (lambda _: None))
     try:
-        _Attempt(run, on_error, progress or (lambda _: None)).carry_out(paths)
+        attempt.carry_out(paths)
     except FeaturehubError as error:
-        run.fail(str(error), error.code)
+        attempt.fail(str(error), error.code)
         raise
     except Exception:
         # What we did not foresee still must not leave a run that says it is running; it is raised on, not hidden.
-        run.fail("The run ended by an error of the hub itself; its log has the details.", "server_error")
+        attempt.fail("The run ended by an error of the hub itself; its log has the details.", "server_error")
         raise
-    finally:
-        if run.state == RunState.FAILED:
-            run.source_files.all().delete()
     return run
+
+
+def _begin(run: Run) -> bool:
+    """Whether the caller is to carry the run out, from its start and into the version that its group has now."""
+    recorded = Run.objects.get(pk=run.pk)
+    if recorded.is_silent:
+        _give_up_on(recorded)
+    with transaction.atomic():
+        recorded = Run.objects.select_for_update().get(pk=run.pk)
+        if recorded.state == RunState.RUNNING:
+            raise Conflict(f"Run {run.pk} is being carried out by another worker.")
+        if recorded.state == RunState.SUCCEEDED or recorded.error_code not in ("", WORKER_LOST):
+            run.refresh_from_db()
+            return False
+        run.quarantined.all().delete()
+        run.error = run.error_code = ""
+        run.finished_at = None
+        run.rows_read = run.rows_accepted = run.rows_quarantined = run.bytes_read = 0
+        run.group_version = run.group.version
+        run.begin()
+    return True
 
 
 @dataclass
@@ -82,9 +109,16 @@ class _Attempt:
     run: Run
     on_error: OnError
     progress: Progress
+    claimed: int = 0
+    files: list[DataFile] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.table = stores.offline(self.run.group.name, self.run.group_version)
 
     def carry_out(self, paths: Sequence[Path] | None) -> None:
+        require_writable(self.run.group)
         claimed = claim(self.run, self._contents(paths))
+        self.claimed = len(claimed)
         if not claimed:
             self.run.succeed("No new data: every file of the source has been read before.")
             return
@@ -92,12 +126,18 @@ class _Attempt:
         for content in claimed:
             check_columns(sources.column_names(content), schema)
         self.run.bytes_total = sum(content.size for content in claimed)
-        files = self._write(claimed, schema)
-        try:
-            self._land(files, schema)
-        except FeaturehubError:
-            self._discard(files)
-            raise
+        self._write(claimed, schema)
+        self._land(schema)
+
+    def fail(self, error: str, code: str) -> None:
+        """End the run as failed, without a trace in either store; what has landed is not undone by what came after."""
+        if self.files and self.table.has_landed(f"run:{self.run.id}"):
+            self.run.succeed(f"Committed offline; then: {error}"[:255])
+            return
+        for file in self.files:
+            (self.table.folder / file.name).unlink(missing_ok=True)
+        self.run.source_files.all().delete()
+        self.run.fail(error, code)
 
     def _contents(self, paths: Sequence[Path] | None) -> list[Content]:
         source = self.run.group.source
@@ -106,26 +146,20 @@ class _Attempt:
         found = paths if paths is not None else sources.find(source.path)  # type: ignore[union-attr]
         return [sources.inspect(path) for path in found]
 
-    def _write(self, contents: Sequence[Content], schema: GroupSchema) -> list[DataFile]:
+    def _write(self, contents: Sequence[Content], schema: GroupSchema) -> None:
         """Every accepted row in files beside the table, every rejected one in quarantine."""
         self.token = uuid.uuid4().hex[:8]
         self.pipeline, self.quarantine = Pipeline(schema), Quarantine(self.run)
         self.noted: Counter[tuple[str, str, str]] = Counter()
-        files: list[DataFile] = []
         try:
             for content in contents:
-                done = self.run.bytes_read
                 for batch in sources.read(content):
-                    files += self._write_batch(batch, content, schema, len(files))
-                self.run.bytes_read = done + content.size
-        except FeaturehubError:
-            self._discard(files)
-            raise
+                    self._write_batch(batch, content, schema)
+                self.run.bytes_read += content.size
         finally:
             self.quarantine.close()
-        return files
 
-    def _write_batch(self, batch: pa.RecordBatch, content: Content, schema: GroupSchema, number: int) -> list[DataFile]:
+    def _write_batch(self, batch: pa.RecordBatch, content: Content, schema: GroupSchema) -> None:
         run = self.run
         processed = self.pipeline.process(
             conform_table(batch, schema, now=timezone.now(), max_skew=_max_skew(), text=content.is_text)
@@ -140,17 +174,16 @@ class _Attempt:
             first_ordinal=run.rows_read,
             run=str(run.id),
         )
-        table = stores.offline(run.group.name, run.group_version)
-        name = f"run-{run.id}-{self.token}-{number:05}"
-        files = [table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names)] if len(offline) else []
-        self._report(batch.num_rows, len(offline), content)
-        return files
+        name = f"run-{run.id}-{self.token}-{len(self.files):05}"
+        if len(offline):
+            self.files.append(self.table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names))
+        self._report(batch.num_rows, len(offline))
 
     def _note(self, violations: Iterable[Violation]) -> None:
         for violation in violations:
             self.noted[violation.column, violation.rule, violation.detail] += len(violation.rows)
 
-    def _report(self, read: int, accepted: int, content: Content) -> None:
+    def _report(self, read: int, accepted: int) -> None:
         run = self.run
         run.rows_read += read
         run.rows_accepted += accepted
@@ -159,7 +192,7 @@ class _Attempt:
             run.beat()
         self.progress(run)
 
-    def _land(self, files: list[DataFile], schema: GroupSchema) -> None:
+    def _land(self, schema: GroupSchema) -> None:
         run = self.run
         self._refuse_too_many_failures()
         self.quarantine.record()
@@ -167,10 +200,18 @@ class _Attempt:
             {"column": column, "rule": rule, "detail": detail, "rows": rows}
             for (column, rule, detail), rows in self.noted.items()
         ]
-        if files:
-            table = stores.offline(run.group.name, run.group_version)
-            run.delta_version = table.commit(files, schema.offline, transaction=f"run:{run.id}")
-        run.succeed(self._bring_online() if files else "No row was accepted.")
+        if self.files:
+            self._commit(schema)
+        run.succeed(_bring_online(run.group) if self.files else "No row was accepted.")
+
+    def _commit(self, schema: GroupSchema) -> None:
+        run = self.run
+        with transaction.atomic():
+            # Under the lock of its row, so that nobody gives up on it between the look and the commit.
+            Run.objects.select_for_update().get(pk=run.pk)
+            if run.source_files.count() < self.claimed:
+                raise RunFailed("It was silent for so long that it was given up; another run may read its files now.")
+            run.delta_version = self.table.commit(self.files, schema.offline, transaction=f"run:{run.id}")
 
     def _refuse_too_many_failures(self) -> None:
         run, limit = self.run, settings.FEATUREHUB_FAILURE_RATE_LIMIT
@@ -183,19 +224,14 @@ class _Attempt:
                 f"nothing was kept. {self.quarantine.broken_rules()}"
             )
 
-    def _bring_online(self) -> str:
-        try:
-            materialize.materialize(self.run.group)
-        except Unavailable:
-            return "Committed offline; the online store follows when Redis is back."
-        return ""
 
-    def _discard(self, files: Iterable[DataFile]) -> None:
-        """Remove the files of a failed run; the table never named them."""
-        table = stores.offline(self.run.group.name, self.run.group_version)
-        if not table.has_landed(f"run:{self.run.id}"):
-            for file in files:
-                (table.folder / file.name).unlink(missing_ok=True)
+def _bring_online(group: FeatureGroup) -> str:
+    """Bring what has landed online; what to say of it when Redis does not answer."""
+    try:
+        materialize.materialize(group)
+    except Unavailable:
+        return "Committed offline; the online store follows when Redis is back."
+    return ""
 
 
 def claim(run: Run, contents: Sequence[Content]) -> list[Content]:
@@ -238,12 +274,25 @@ def _enter(run: Run, content: Content) -> list[Content]:
 
 def _give_up_on(run: Run) -> None:
     """End a run whose worker is gone: as succeeded if its commit landed, else as failed, its claims given back."""
-    if stores.offline(run.group.name, run.group_version).has_landed(f"run:{run.id}"):
-        materialize.materialize(run.group)
-        run.succeed("Its worker ended after the commit; the online store was brought up by another run.")
-        return
-    run.fail("Its worker ended before the commit; nothing of it is visible.", "worker_lost")
-    run.source_files.all().delete()
+    with transaction.atomic():
+        lost = Run.objects.select_for_update().select_related("group").get(pk=run.pk)
+        if not lost.is_silent:
+            return
+        has_landed = stores.offline(lost.group.name, lost.group_version).has_landed(f"run:{lost.id}")
+        if has_landed:
+            lost.succeed("Its worker ended after the commit; the online store was brought up by another run.")
+        else:
+            lost.fail("Its worker ended before the commit; nothing of it is visible.", WORKER_LOST)
+            lost.source_files.all().delete()
+    if has_landed:
+        _bring_online(lost.group)
+
+
+def give_up_silent_runs() -> None:
+    """End every run whose worker is gone, so that none says for ever that it is running."""
+    for run in Run.objects.select_related("group").filter(state=RunState.RUNNING, kind=RunKind.INGEST):
+        if run.is_silent:
+            _give_up_on(run)
 
 
 def _max_skew() -> timedelta:

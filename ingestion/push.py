@@ -17,6 +17,7 @@ from catalog.schemas import Local, current_schema
 from engine.conform import conform_rows
 from engine.errors import Conflict, InvalidRows, Problem, Unavailable, unknown_name
 from engine.schema import GroupSchema
+from engine.violations import Violation
 from ingestion import materialize, push_rows
 from ingestion.models import PushBatch
 from ingestion.pipeline import Pipeline, stamped
@@ -38,9 +39,14 @@ def find_group(name: str) -> FeatureGroup:
     group = FeatureGroup.objects.select_related("entity", "source").filter(name=name).first()
     if group is None:
         raise unknown_name("feature group", name, FeatureGroup.objects.values_list("name", flat=True))
-    if group.status == Status.ARCHIVED:
-        raise Conflict(f"{name} is archived and takes no rows; activate it first.")
+    require_writable(group)
     return group
+
+
+def require_writable(group: FeatureGroup) -> None:
+    """Raises Conflict for an archived group."""
+    if group.status == Status.ARCHIVED:
+        raise Conflict(f"{group.name} is archived and takes no rows; activate it first.")
 
 
 def push(
@@ -95,13 +101,19 @@ def _computed(
     if processed.rejected:
         raise InvalidRows(
             f"{schema.group} takes none of the {len(rows)} rows: some break its types or rules.",
-            [
-                Problem(f"/rows/{row}/{violation.column}", f"{violation.rule}: {violation.detail}")
-                for violation in processed.rejected
-                for row in violation.rows.to_list()
-            ][:NAMED_PROBLEMS],
+            _problems(processed.rejected)[:NAMED_PROBLEMS],
         )
     return processed.accepted
+
+
+def _problems(violations: Sequence[Violation]) -> list[Problem]:
+    """One problem per row and column: the first, since what follows on one cell follows from it."""
+    found: dict[str, Problem] = {}
+    for violation in violations:
+        for row in violation.rows.to_list():
+            pointer = f"/rows/{row}/{violation.column}"
+            found.setdefault(pointer, Problem(pointer, f"{violation.rule}: {violation.detail}"))
+    return list(found.values())
 
 
 def _bring_online(group: FeatureGroup, rows: pl.DataFrame) -> Literal["applied", "pending"]:

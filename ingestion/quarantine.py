@@ -47,7 +47,7 @@ class Quarantine:
     def add(self, batch: pa.RecordBatch, violations: Sequence[Violation], *, first_row: int) -> None:
         """Keep the rows of `batch` that the violations name, each under the first rule it broke."""
         for violation in first_of_each_row(violations):
-            payloads = [_payload(row) for row in batch.take(violation.rows.to_arrow()).to_pylist()]
+            payloads = _payloads(batch.take(violation.rows.to_arrow()))
             numbers = [first_row + row for row in violation.rows.to_list()]
             self._write(violation, numbers, payloads)
             self._count(violation, numbers, payloads)
@@ -92,12 +92,31 @@ class Quarantine:
         return "; ".join(f"{column} {rule}: {count} rows" for (column, rule), count in self._counts.most_common(5))
 
 
-def _payload(row: dict[str, object]) -> str:
-    """A raw row as JSON text. What JSON cannot say (NaN, bytes) is kept as text, since the payload is for people."""
-    return orjson.dumps({name: _sayable(value) for name, value in row.items()}, default=repr).decode()
+def _payloads(rows: pa.RecordBatch) -> list[str]:
+    """Raw rows as JSON texts. What JSON cannot say (NaN, bytes) is kept as text, since the payload is for people."""
+    columns = [_python_values(column) for column in rows.columns]
+    return [
+        orjson.dumps(
+            {name: _sayable(value) for name, value in zip(rows.schema.names, row, strict=True)}, default=repr
+        ).decode()
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _python_values(column: pa.Array) -> list[object]:
+    """The values of a column, also of one that was rejected because Python cannot hold what is in it."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        texts = column.cast(pa.large_binary()).to_pylist()
+        return [None if text is None else text.decode(errors="backslashreplace") for text in texts]
+    except (OverflowError, ValueError):  # a time beyond the year 9999: its number in the unit of the column
+        return column.cast(pa.int64()).to_pylist()
 
 
 def _sayable(value: object) -> object:
+    if isinstance(value, list):
+        return [_sayable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     return value

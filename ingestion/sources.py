@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,11 +78,7 @@ def inspect(path: Path) -> Content:
     """A readable source file with its size and SHA-256; raises InvalidSource saying what is wrong with it."""
     if not path.name.endswith(_ENDINGS):
         raise InvalidSource(f"{path} is not a source file: its name ends in {', '.join(_ENDINGS)}.")
-    try:
-        file = open(os.path.realpath(path), "rb", opener=_open_at_once)
-    except OSError as error:
-        raise InvalidSource(f"{path} cannot be opened: {error.strerror}.") from error
-    with file:
+    with _opened(path) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise InvalidSource(f"{path} is not a regular file.")
@@ -89,6 +86,13 @@ def inspect(path: Path) -> Content:
             raise InvalidSource(f"{path} is empty: not even a header.")
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Content(path, status.st_size, status.st_mtime_ns, status.st_ino, digest)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(os.path.realpath(path), "rb", opener=_open_at_once)
+    except OSError as error:
+        raise InvalidSource(f"{path} cannot be opened: {error.strerror}.") from error
 
 
 def _open_at_once(path: str, flags: int) -> int:

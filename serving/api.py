@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
 from django.http import HttpResponse
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from catalog.access import READ
 from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
+from catalog.openapi import documented, in_path, in_query
 from catalog.snapshot import FeatureSnapshot
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, Problem, near_names
+from engine.status import STATUSES
 from serving import vectors
 from serving.lookup import read_entity
 from serving.vectors import MakePlan, Vectors, rfc3339
 
 INCLUDES = ("statuses", "event_timestamps")
+INT64 = ("string", "number")
+INT64_PARAMETER = in_query("int64", "`string`: int64 values as texts, for numbers that end at 2^53.", enum=INT64)
 
 
 class EntityVectorView(APIView):
@@ -29,6 +34,21 @@ class EntityVectorView(APIView):
 
     scopes = {"GET": READ}
 
+    @documented(
+        "entity_vector",
+        answers={200: {"type": "object", "additionalProperties": True}},
+        problems=[400, 404, 409, 410, 503],
+        parameters=[
+            in_path("entity", "An entity, or else a group."),
+            in_path(
+                "id", "The join key values joined by commas; `~c`, `~s`, `~t` stand for a comma, a slash, a tilde."
+            ),
+            in_query("features", "Names joined by commas, bare or group:name; all that are served by default."),
+            in_query("feature_service", "Instead of features: a service, as name or name@version."),
+            in_query("include", "`meta`: with the status, time and age of each value.", enum=["meta"]),
+            INT64_PARAMETER,
+        ],
+    )
     def get(self, request: Request, entity: str, id: str) -> HttpResponse:
         query = _query(request)
         found, labels = read_entity(entity, id, features=query.get("features"), service=query.get("feature_service"))
@@ -39,16 +59,23 @@ class EntityVectorView(APIView):
 
 
 def _query(request: Request) -> dict[str, str]:
-    known = {"features": None, "feature_service": None, "include": ("meta",), "int64": ("string", "number")}
-    query = {name: request.GET[name] for name in request.GET}
-    if unknown := [name for name in query if name not in known]:
-        raise InvalidInput(f"Unknown parameter {', '.join(unknown)}; there are {', '.join(known)}.")
-    for name, choices in known.items():
-        if choices and name in query and query[name] not in choices:
-            raise InvalidInput(f"{name} is {' or '.join(choices)}; got {query[name]!r}.")
+    query = _parameters(request, {"features": (), "feature_service": (), "include": ("meta",), "int64": INT64})
     if "features" in query and "feature_service" in query:
         raise InvalidInput("Ask for features or for a feature_service, not for both.")
     return query
+
+
+def _parameters(request: Request, known: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The query's parameters; raises InvalidInput for an unknown or repeated one, or a value that is no choice."""
+    if unknown := [name for name in request.GET if name not in known]:
+        problems = [Problem(name, "unknown parameter", near_names(name, known)) for name in unknown]
+        raise InvalidInput(f"Unknown parameter {', '.join(unknown)}; there are {', '.join(known)}.", problems)
+    for name, values in request.GET.lists():
+        if len(values) > 1:
+            raise InvalidInput(f"{name} stands {len(values)} times in the address; once is right.")
+        if known[name] and values[0] not in known[name]:
+            raise InvalidInput(f"{name} is {' or '.join(known[name])}; got {values[0]!r}.")
+    return {name: request.GET[name] for name in request.GET}
 
 
 def _with_meta(entity: str, id: str, flat: dict[str, object], found: Vectors, labels: list[str]) -> dict[str, Any]:
@@ -71,15 +98,46 @@ def _with_meta(entity: str, id: str, flat: dict[str, object], found: Vectors, la
     }
 
 
+class VectorsBodySerializer(serializers.Serializer[Any]):
+    feature_service = serializers.CharField(required=False, help_text="name or name@version; this or features.")
+    features = serializers.ListField(child=serializers.CharField(), required=False)
+    entities = serializers.DictField(
+        child=serializers.ListField(child=serializers.JSONField()),
+        help_text="One list of values per join key, all of one length.",
+    )
+    include = serializers.ListField(child=serializers.ChoiceField(INCLUDES), required=False)
+
+
+class VectorsSerializer(serializers.Serializer[Any]):
+    feature_names = serializers.ListField(child=serializers.CharField(), help_text="group:name, in the order asked.")
+    entities = serializers.DictField(child=serializers.ListField(child=serializers.JSONField()))
+    values = serializers.ListField(
+        child=serializers.ListField(child=serializers.JSONField(allow_null=True)), help_text="A row per entity."
+    )
+    statuses = serializers.ListField(
+        child=serializers.ListField(child=serializers.ChoiceField(STATUSES)), required=False
+    )
+    event_timestamps = serializers.ListField(
+        child=serializers.ListField(child=serializers.DateTimeField(allow_null=True)), required=False
+    )
+
+
 class VectorsView(APIView):
     """`POST /api/v1/vectors`: many entities, features of one service or of a list."""
 
     scopes = {"POST": READ}
 
+    @documented(
+        "vectors",
+        answers={200: VectorsSerializer},
+        problems=[400, 409, 410, 413, 503],
+        parameters=[INT64_PARAMETER],
+        body=VectorsBodySerializer,
+    )
     def post(self, request: Request) -> HttpResponse:
+        as_string = _parameters(request, {"int64": INT64}).get("int64") == "string"
         asked = parse_request(read_object(request))
         found = vectors.read(asked.make_plan, asked.entities)
-        as_string = request.GET.get("int64") == "string"
         answer: dict[str, Any] = {
             "feature_names": found.plan.feature_names,
             "entities": asked.entities,
@@ -88,7 +146,7 @@ class VectorsView(APIView):
         if "statuses" in asked.include:
             answer["statuses"] = found.statuses
         if "event_timestamps" in asked.include:
-            answer["event_timestamps"] = [[us and rfc3339(us) for us in row] for row in found.event_us]
+            answer["event_timestamps"] = [[None if us is None else rfc3339(us) for us in row] for row in found.event_us]
         return json_response(answer, headers=deprecation_headers(found.plan.deprecated))
 
 

@@ -34,5 +34,7 @@ def rows_of_group(name: str, *, start: datetime | None = None, end: datetime | N
         rows = rows.filter(pl.col(EVENT_TIMESTAMP) >= start)
     if end is not None:
         rows = rows.filter(pl.col(EVENT_TIMESTAMP) <= end)
-    missing = [pl.lit(None, f.dtype.polars).alias(f.name) for f in group.features.values() if f.name not in rows.columns]
+    missing = [
+        pl.lit(None, f.dtype.polars).alias(f.name) for f in group.features.values() if f.name not in rows.columns
+    ]
     return rows.with_columns(missing).sort(VERSION_ORDER).select(columns)

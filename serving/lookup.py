@@ -10,7 +10,7 @@ from engine.entity_key import parse_id
 from engine.errors import EntityNotFound, InvalidInput
 from engine.status import NOT_FOUND
 from serving import names, vectors
-from serving.plan import Plan, plan_for
+from serving.plan import Plan, remembered
 from serving.vectors import Vectors
 
 
@@ -24,7 +24,8 @@ def read_entity(
     asked = [name.strip() for name in features.split(",")] if features is not None else None
 
     def make_plan(catalog: Catalog) -> Plan:
-        return _plan_of_entity(entity, asked, service, catalog)
+        key = ("entity", entity, features, service)
+        return remembered(key, catalog, lambda catalog: _features_of_entity(entity, asked, service, catalog))
 
     def columns(plan: Plan) -> Mapping[str, Sequence[object]]:
         return {key.name: [value] for key, value in zip(plan.keys, parse_id(id, plan.keys), strict=True)}
@@ -35,20 +36,22 @@ def read_entity(
     return found, asked or labels_of(found.plan.features)
 
 
-def _plan_of_entity(entity: str, asked: Sequence[str] | None, service: str | None, catalog: Catalog) -> Plan:
+def _features_of_entity(
+    entity: str, asked: Sequence[str] | None, service: str | None, catalog: Catalog
+) -> Sequence[FeatureSnapshot]:
     of_entity, groups = names.entity_or_group(entity, catalog)
     if service is not None:
-        plan = vectors.of_service(service)(catalog)
-        if other := sorted({f.full_name for f in plan.features if catalog.groups[f.group].entity != of_entity}):
+        features = vectors.of_service(service)(catalog).features
+        if other := sorted({f.full_name for f in features if catalog.groups[f.group].entity != of_entity}):
             raise InvalidInput(f"{service} also reads features of other entities: {', '.join(other)}.")
-        return plan
+        return features
     if asked is not None:
-        return plan_for(names.find_features(asked, groups, where=entity), catalog)
+        return names.find_features(asked, groups, where=entity)
     servable = (Status.ACTIVE, Status.DEPRECATED)
     found = [f for group in groups for f in group.features.values() if f.status in servable]
     if not found:
         raise EntityNotFound(f"{entity} has no feature that is served.")
-    return plan_for(found, catalog)
+    return found
 
 
 def labels_of(features: Sequence[FeatureSnapshot]) -> list[str]:

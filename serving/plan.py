@@ -1,11 +1,11 @@
 """How a list of features is read: which keys to ask for and which slots of the rows to pick.
 
-A plan is immutable, made once per list and catalog version, and kept with that catalog.
+A plan is immutable, made once for what was asked of one catalog version, and kept with that catalog.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -18,6 +18,17 @@ from engine.schema import Field
 from serving.names import require_servable
 
 Pick = Callable[[list[StoredValue]], tuple[StoredValue, ...]]
+#: Plans that one catalog keeps: callers choose what they ask for, and memory has an end.
+REMEMBERED_AT_MOST = 1_000
+_TYPES: dict[str, type] = {
+    "int64": int,
+    "float64": float,
+    "bool": bool,
+    "string": str,
+    "timestamp": int,
+    "embedding": bytes,
+    "list": list,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +46,14 @@ class Layout:
 class GroupRead:
     """One key per entity: its prefix, the join keys by place in `Plan.keys`, and what to take out of the row.
 
-    `outputs` gives, for each feature taken, its place in the vector.
+    `outputs` gives, for each feature taken, its place in the vector, and `types` the type that its value has in a row.
     """
 
     prefix: bytes
     key_places: tuple[int, ...]
     ttl_us: int | None
     outputs: tuple[int, ...]
+    types: tuple[type, ...]
     layouts: dict[int, Layout]
     is_whole_vector: bool
 
@@ -60,17 +72,20 @@ class Plan:
         return [feature.full_name for feature in self.features]
 
 
-def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
-    """The plan of a feature list; raises FeatureNotActive or FeatureArchived when one of it is not served."""
-    asked = tuple((feature.group, feature.name) for feature in features)
+def remembered(asked: Hashable, catalog: Catalog, choose: Callable[[Catalog], Sequence[FeatureSnapshot]]) -> Plan:
+    """The plan of the features that `choose` finds in the catalog; found again by `asked`, without choosing again."""
     plan = catalog.plans.get(asked)
     if plan is None:
-        plan = catalog.plans[asked] = _make(features, catalog)
+        plan = plan_for(choose(catalog), catalog)
+        if len(catalog.plans) >= REMEMBERED_AT_MOST:
+            catalog.plans.clear()
+        catalog.plans[asked] = plan
     assert isinstance(plan, Plan)  # noqa: S101  nothing else is kept there
     return plan
 
 
-def _make(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
+def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
+    """The plan of a feature list; raises FeatureNotActive or FeatureArchived when one of it is not served."""
     require_servable(features)
     names = list(dict.fromkeys(feature.group for feature in features))
     keys = _join_keys([catalog.groups[name] for name in names], catalog)
@@ -79,7 +94,7 @@ def _make(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
         tuple(features),
         keys,
         tuple(_group_read(catalog.groups[name], features, catalog, places) for name in names),
-        tuple(feature for feature in features if feature.status == Status.DEPRECATED),
+        tuple(dict.fromkeys(feature for feature in features if feature.status == Status.DEPRECATED)),
     )
 
 
@@ -102,6 +117,7 @@ def _group_read(
         tuple(places[key.name] for key in catalog.entities[group.entity]),
         None if group.ttl is None else round(group.ttl.total_seconds() * 1_000_000),
         outputs,
+        tuple(_TYPES[features[place].dtype.kind] for place in outputs),
         {number: _layout(names, stored) for number, stored in group.layouts.items()},
         outputs == tuple(range(len(features))),
     )

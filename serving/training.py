@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from django.conf import settings
 from pyarrow import csv
 
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
-from engine.errors import InvalidSpine
+from engine.errors import InvalidInput, InvalidSpine, Problem
 from engine.pointintime import duckdb
 from engine.pointintime.rule import GroupHistory, HistoryFeature
-from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW
+from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW, Field
 from serving.vectors import MakePlan, of_features, of_service
 
 MEMORY_LIMIT = "2GB"
+_OFFSET = r"(?i)(z|[+-]\d\d:\d\d)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,15 @@ def build(
     the spine. Rows that were pushed before the call are part of the history. Raises InvalidSpine, and what a read of
     these features raises for unknown, draft and archived ones.
     """
+    if output is not None and not output.parent.is_dir():
+        raise InvalidInput(f"There is no folder {output.parent} to write {output.name} into.")
     catalog = snapshot.load()
     plan = asked.make_plan()(catalog)
     columns = spine_columns(spine)
     names = output_names(plan.features, columns)
     stores.history_wanted.send(build, groups=list(dict.fromkeys(feature.group for feature in plan.features)))
     return duckdb.join(
-        _as_parquet_or_table(spine, event_timestamp, plan_keys={key.name for key in plan.keys}),
+        _as_parquet_or_table(spine, event_timestamp, plan.keys),
         _histories(plan.features, names, catalog),
         event_timestamp=event_timestamp,
         known_at=known_at,
@@ -100,9 +104,9 @@ def spine_columns(spine: pa.Table | Path) -> list[str]:
     if isinstance(spine, pa.Table):
         return list(spine.column_names)
     try:
-        if spine.suffix == ".parquet":
+        if spine.suffix.lower() == ".parquet":
             return list(pq.read_schema(spine).names)
-        if spine.suffix == ".csv":
+        if spine.suffix.lower() == ".csv":
             with csv.open_csv(spine) as reader:
                 return list(reader.schema.names)
     except (pa.ArrowException, OSError) as error:
@@ -110,12 +114,30 @@ def spine_columns(spine: pa.Table | Path) -> list[str]:
     raise InvalidSpine(f"The spine {spine} is neither a .parquet nor a .csv file.")
 
 
-def _as_parquet_or_table(spine: pa.Table | Path, event_timestamp: str, *, plan_keys: set[str]) -> pa.Table | Path:
-    """A CSV spine as a table: join keys stay text unless they read as whole numbers, its time is RFC 3339."""
-    if isinstance(spine, pa.Table) or spine.suffix == ".parquet":
+def _as_parquet_or_table(spine: pa.Table | Path, event_timestamp: str, keys: Sequence[Field]) -> pa.Table | Path:
+    """A CSV spine as a table: join keys in their types (`00002` may be a text), its time in UTC, the rest inferred."""
+    if isinstance(spine, pa.Table) or spine.suffix.lower() == ".parquet":
         return spine
-    types = {event_timestamp: TIMESTAMP_ARROW}
+    types = {key.name: key.dtype.arrow for key in keys} | {event_timestamp: pa.string()}
     try:
-        return csv.read_csv(spine, convert_options=csv.ConvertOptions(column_types=types))
+        table = csv.read_csv(spine, convert_options=csv.ConvertOptions(column_types=types))
     except (pa.ArrowException, OSError) as error:
         raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
+    place = table.schema.get_field_index(event_timestamp)
+    if place < 0:  # missing or twice: the join says so
+        return table
+    return table.set_column(place, event_timestamp, _instants(table.column(place), event_timestamp))
+
+
+def _instants(texts: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+    """RFC 3339 texts as instants; raises InvalidSpine naming the first naive time, or a text that is no time."""
+    naive = pc.index(pc.match_substring_regex(texts, _OFFSET), False).as_py()
+    if naive >= 0:
+        detail = (
+            f"row {naive}: {texts[naive].as_py()!r} has no offset; write the instant, such as 2026-11-01T10:00:00Z."
+        )
+        raise InvalidSpine("The spine cannot be joined.", [Problem(f"/spine/{column}", detail)])
+    try:
+        return pc.utf8_upper(texts).cast(TIMESTAMP_ARROW)
+    except pa.ArrowInvalid as error:
+        raise InvalidSpine("The spine cannot be joined.", [Problem(f"/spine/{column}", str(error))]) from error

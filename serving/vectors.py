@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from catalog import snapshot, stores
-from catalog.snapshot import Catalog
+from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.entity_key import KeyValue, check_key, encode_key
 from engine.errors import CorruptData, FeaturehubError, InvalidInput, Problem, TooLarge, Unavailable, near_names
 from engine.online.codec import BIAS, TOMBSTONE, StoredValue, unpack
 from engine.online.store import row_key
+from engine.schema import Dtype
 from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
 from serving.names import find_features, find_service
-from serving.plan import GroupRead, Plan, plan_for
+from serving.plan import GroupRead, Plan, remembered
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ ATTEMPTS = 5
 MakePlan = Callable[[Catalog], Plan]
 Columns = Mapping[str, Sequence[object]] | Callable[[Plan], Mapping[str, Sequence[object]]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: The years 1 to 9999: what a datetime can be.
+FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Vectors:
 
     def json_values(self, *, int64_as_string: bool = False) -> list[list[object]]:
         """The values as JSON has them: RFC 3339 with `Z`, lists of numbers; int64 as strings when asked."""
-        makers = [_json_maker(feature.dtype.kind, int64_as_string) for feature in self.plan.features]
+        makers = [_json_maker(feature.dtype, int64_as_string) for feature in self.plan.features]
         if not any(makers):
             return self.values  # type: ignore[return-value]
         return [
@@ -64,13 +67,14 @@ class Vectors:
         ]
 
 
-def read(make_plan: MakePlan, columns: Columns) -> Vectors:
+def read(make_plan: MakePlan, columns: Columns, *, now_us: int | None = None) -> Vectors:
     """The vectors of the entities whose join key values are `columns`: one list per join key, all of one length,
     or a function of the plan that gives them.
 
     `make_plan` chooses the features from a catalog; it is asked again when Redis names a newer catalog than the
-    process knew. Raises InvalidInput for wrong keys, TooLarge beyond MAX_ROWS or MAX_VALUES, Unavailable when Redis
-    does not answer and OnlineStoreCold when it does not hold the store.
+    process knew. Ages are counted up to `now_us`, microseconds since 1970: the time of the read by default. Raises
+    InvalidInput for wrong keys, TooLarge beyond MAX_ROWS or MAX_VALUES, Unavailable when Redis does not answer and
+    OnlineStoreCold when it does not hold the store.
     """
     catalog = snapshot.current()
     for _ in range(ATTEMPTS):
@@ -86,7 +90,8 @@ def read(make_plan: MakePlan, columns: Columns) -> Vectors:
         if checked is catalog:
             if refused is not None:
                 raise refused
-            return _decode(plan, values, len(keys) // max(len(plan.groups), 1))
+            now_us = time.time_ns() // 1000 if now_us is None else now_us
+            return _decode(plan, values, len(keys) // max(len(plan.groups), 1), now_us)
         catalog = checked
     raise Unavailable("The catalog changed with every read of this request; try again.")
 
@@ -101,17 +106,22 @@ def _read(keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
 
 def of_features(names: Sequence[str]) -> MakePlan:
     """Plans for features named `group:name`, or bare where only one group has the name."""
-    return lambda catalog: plan_for(find_features(names, catalog.groups.values(), where="The catalog"), catalog)
+    asked = ("features", *names)
+
+    def choose(catalog: Catalog) -> list[FeatureSnapshot]:
+        return find_features(names, catalog.groups.values(), where="The catalog")
+
+    return lambda catalog: remembered(asked, catalog, choose)
 
 
 def of_service(name: str) -> MakePlan:
     """Plans for a service, as `name` or `name@version`."""
 
-    def make(catalog: Catalog) -> Plan:
+    def choose(catalog: Catalog) -> list[FeatureSnapshot]:
         service = find_service(name, catalog)
-        return plan_for([catalog.groups[group].features[feature] for group, feature in service.features], catalog)
+        return [catalog.groups[group].features[feature] for group, feature in service.features]
 
-    return make
+    return lambda catalog: remembered(("service", name), catalog, choose)
 
 
 def redis_keys(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[bytes]:
@@ -152,8 +162,7 @@ def _key_rows(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[tuple
     return list(zip(*checked, strict=True))
 
 
-def _decode(plan: Plan, values: Sequence[bytes | None], rows: int) -> Vectors:
-    now_us = time.time_ns() // 1000
+def _decode(plan: Plan, values: Sequence[bytes | None], rows: int, now_us: int) -> Vectors:
     width, groups = len(plan.features), plan.groups
     vectors = Vectors(plan, [], [], [])
     for row in range(rows):
@@ -188,22 +197,29 @@ def _read_group(group: GroupRead, value: bytes | None, now_us: int) -> Found:
     if value is None:
         return _nothing(group, NOT_FOUND, None)
     try:
-        (_, flags, biased_us, _, _, _, schema_id), stored = unpack(value)
-        layout = group.layouts[schema_id]
-        event_us = biased_us - BIAS
-        if flags & TOMBSTONE:
-            return _nothing(group, NOT_FOUND, None)
-        if group.ttl_us is not None and now_us - event_us > group.ttl_us:
-            return _nothing(group, OUTSIDE_MAX_AGE, event_us)
-        if layout.pick is None:
-            return _partly(layout.slots, stored, event_us)
-        picked = list(layout.pick(stored))
+        return _read_row(group, value, now_us)
     except (CorruptData, KeyError, IndexError) as error:
         log.error("an online row under %s cannot be read: %r", group.prefix, error)
         return _nothing(group, INVALID, None)
-    if None in picked:
-        return picked, [NULL_VALUE if v is None else PRESENT for v in picked], event_us
-    return picked, [PRESENT] * len(picked), event_us
+
+
+def _read_row(group: GroupRead, value: bytes, now_us: int) -> Found:
+    (_, flags, biased_us, _, _, _, schema_id), stored = unpack(value)
+    layout = group.layouts[schema_id]
+    event_us = biased_us - BIAS
+    if not FIRST_US <= event_us <= LAST_US:
+        raise CorruptData(f"The event time {event_us} is outside the years 1 to 9999.")
+    if flags & TOMBSTONE:
+        return _nothing(group, NOT_FOUND, None)
+    if group.ttl_us is not None and now_us - event_us > group.ttl_us:
+        return _nothing(group, OUTSIDE_MAX_AGE, event_us)
+    if layout.pick is None:
+        return _partly(group, layout.slots, stored, event_us)
+    picked = list(layout.pick(stored))
+    if tuple(map(type, picked)) == group.types:
+        return picked, [PRESENT] * len(picked), event_us
+    _check_types(group, picked)
+    return picked, [NULL_VALUE if v is None else PRESENT for v in picked], event_us
 
 
 def _nothing(group: GroupRead, status: Status, event_us: int | None) -> Found:
@@ -211,8 +227,16 @@ def _nothing(group: GroupRead, status: Status, event_us: int | None) -> Found:
     return [None] * width, [status] * width, event_us
 
 
-def _partly(slots: Sequence[int | None], stored: list[StoredValue], event_us: int) -> Found:
+def _check_types(group: GroupRead, values: Sequence[StoredValue]) -> None:
+    """Raises CorruptData for a value that is neither null nor of its feature's type: no row of ours has one."""
+    for value, wanted in zip(values, group.types, strict=True):
+        if value is not None and type(value) is not wanted:
+            raise CorruptData(f"A value is {type(value).__name__} where {wanted.__name__} is stored.")
+
+
+def _partly(group: GroupRead, slots: Sequence[int | None], stored: list[StoredValue], event_us: int) -> Found:
     values = [None if slot is None else stored[slot] for slot in slots]
+    _check_types(group, values)
     statuses: list[Status] = [
         NOT_FOUND if slot is None else NULL_VALUE if value is None else PRESENT
         for slot, value in zip(slots, values, strict=True)
@@ -235,7 +259,7 @@ def instant(event_us: int) -> datetime:
 
 
 def _floats(packed: bytes) -> list[float]:
-    return list(struct.unpack(f"<{len(packed) // 4}f", packed))
+    return list(struct.unpack_from(f"<{len(packed) // 4}f", packed))
 
 
 def _python(value: StoredValue, kind: str) -> object:
@@ -246,8 +270,14 @@ def _python(value: StoredValue, kind: str) -> object:
     return _floats(value) if kind == "embedding" else value  # type: ignore[arg-type]
 
 
-def _json_maker(kind: str, int64_as_string: bool) -> Callable[..., object] | None:
-    if kind == "int64" and int64_as_string:
+def _json_maker(dtype: Dtype, int64_as_string: bool) -> Callable[..., object] | None:
+    if int64_as_string and dtype.kind == "int64":
         return str
+    if int64_as_string and dtype.item == "int64":
+        return _texts
     makers: dict[str, Callable[..., object]] = {"timestamp": rfc3339, "embedding": _floats}
-    return makers.get(kind)
+    return makers.get(dtype.kind)
+
+
+def _texts(numbers: list[int | None]) -> list[str | None]:
+    return [None if number is None else str(number) for number in numbers]

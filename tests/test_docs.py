@@ -6,13 +6,14 @@ Every page has a home of its own, a copy of one into which the demo was loaded, 
                  ends in a backslash goes on, and `# exit 1` at the end says that the command fails so. What follows
                  is what it prints on both streams: `...` stands for anything in a line, alone for any lines.
     ```python    runs in one process per page, Django set up; with `>>>` as a doctest (`...` as above).
-    ```yaml      is YAML, and planned as a definitions file when it begins with a key of one.
+    ```yaml      is YAML, and planned as a definitions file when it begins with a key of one (unless it has a file name:
+                 then a command of the page plans or applies it).
     ```json      is JSON.
 
 Comments before a block, which no reader sees: `<!-- file: shop.yaml -->` also writes the block into the page's
 folder; `<!-- not run: why -->` leaves it alone. `<!-- home: empty -->` anywhere gives a page a home without a database.
 `$FEATUREHUB_API_KEY` holds a key that reads and writes. Where a command asks 127.0.0.1:8000, a web server is started
-for the page on a free port, which stands in for that one. `text`, `mermaid` and `sql` blocks are only looked at.
+for the page on a free port, which stands in for that one. `text`, `mermaid`, `sql` and `hex` blocks are not run.
 """
 
 from __future__ import annotations
@@ -32,14 +33,22 @@ from pathlib import Path
 
 import pytest
 import yaml
+from django.contrib.admindocs.views import simplify_regex
+from pydantic import BaseModel
 
+from catalog import urls as catalog_urls
+from catalog.definitions import document
+from engine.errors import FeaturehubError
+from engine.expressions import FUNCTIONS
 from featurehub import private_redis
 from featurehub.environment import PROJECT
+from ingestion import urls as ingestion_urls
+from serving import urls as serving_urls
 
 DOCS = PROJECT / "docs"
 README = PROJECT / "README.md"
 PAGES = sorted([*DOCS.rglob("*.md"), *([README] if README.exists() else [])])
-LANGUAGES = {"console", "python", "yaml", "json", "text", "mermaid", "sql"}
+LANGUAGES = {"console", "python", "yaml", "json", "text", "mermaid", "sql", "hex"}
 RUN = {"console", "python", "yaml", "json"}
 DEFINITIONS = ("owners:", "entities:", "feature_groups:", "feature_services:")
 BASE = "127.0.0.1:8000"
@@ -116,7 +125,8 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text()
     return [
-        Block(text.count("\n", 0, found.start(2)) + 1, found[2], found[3], found[1]) for found in BLOCK.finditer(text)
+        Block(text.count("\n", 0, found.start(2)) + 1, found[2].partition(" ")[0], found[3], found[1])
+        for found in BLOCK.finditer(text)
     ]
 
 
@@ -316,7 +326,7 @@ def problem_of_document(block: Block, session: Session) -> str:
         json.loads(block.text) if block.language == "json" else yaml.safe_load(block.text)
     except (ValueError, yaml.YAMLError) as error:
         return str(error)
-    if block.language == "json" or not block.text.startswith(DEFINITIONS):
+    if block.language == "json" or block.file or not block.text.startswith(DEFINITIONS):
         return ""
     path = session.folder / "planned.yaml"
     path.write_text(block.text)
@@ -341,6 +351,15 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert heading in {anchor(text) for text in HEADING.findall(without_blocks(found))}, target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_definitions_file_of_a_page_is_planned_or_applied_there(page: Path) -> None:
+    blocks = blocks_of(page)
+    commands = " ".join(block.text for block in blocks if block.language == "console" and block.is_run)
+    for block in blocks:
+        if block.file and block.text.startswith(DEFINITIONS):
+            assert re.search(rf"manage\.py (plan|apply) {re.escape(block.file)}\b", commands), block.file
+
+
 def test_the_index_links_every_page() -> None:
     linked = {(DOCS / target.partition("#")[0]).resolve() for target in links_of(DOCS / "README.md")}
     assert {page for page in DOCS.rglob("*.md") if page != DOCS / "README.md"} <= linked
@@ -358,3 +377,57 @@ def without_blocks(page: Path) -> str:
 def anchor(heading: str) -> str:
     """A heading's anchor as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
+
+
+def test_every_function_of_expressions_is_in_the_guide_and_no_other() -> None:
+    table = (DOCS / "guide-expressions.md").read_text().partition("## Functions")[2].partition("```")[0]
+    assert set(re.findall(r"`([A-Z0-9_]+)\(", table)) == set(FUNCTIONS)
+
+
+def test_every_key_of_a_definitions_file_is_in_the_guide() -> None:
+    guide = (DOCS / "guide-definitions.md").read_text()
+    keys = {key for model in definitions_of(document.Definition) for key in model.model_fields}
+    assert keys - set(re.findall(r"[a-z_]+", guide)) == set()
+    tables = "\n".join(line for line in guide.splitlines() if line.startswith("|"))
+    assert keys - set(re.findall(r"`([a-z_]+)`", tables)) == {*document.Document.model_fields} - {"features"} | {
+        "description",  # of everything, so told above the tables
+        "owner",
+        "tags",
+        "kind",
+    }
+
+
+def definitions_of(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for found in model.__subclasses__():
+        yield found
+        yield from definitions_of(found)
+
+
+def test_every_error_is_in_the_guide_with_its_status() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (DOCS / "guide-serving.md").read_text(), re.MULTILINE)
+    assert {(int(status), code) for status, code in rows} == {
+        (error.status, error.code) for error in errors_of(FeaturehubError)
+    }
+
+
+def errors_of(error: type[FeaturehubError]) -> Iterator[type[FeaturehubError]]:
+    for found in error.__subclasses__():
+        yield found
+        yield from errors_of(found)
+
+
+def test_every_route_of_the_api_is_in_the_guide_and_no_other() -> None:
+    rows = re.findall(r"^\| `[A-Z]+ (/[^`]+)` \|", (DOCS / "guide-serving.md").read_text(), re.MULTILINE)
+    patterns = [*catalog_urls.urlpatterns, *ingestion_urls.urlpatterns, *serving_urls.urlpatterns]
+    api = [pattern for pattern in patterns if hasattr(pattern.callback, "cls")]  # what DRF answers; pages are no API
+    assert set(rows) == {simplify_regex(str(pattern.pattern)).rstrip("/") for pattern in api}
+
+
+def test_every_decision_says_what_a_decision_has_to() -> None:
+    decisions = sorted((DOCS / "adr").glob("*.md"))
+    assert len(decisions) >= 6
+    for number, page in enumerate(decisions, start=1):
+        assert page.name.startswith(f"{number:04}-")
+        text = page.read_text()
+        assert re.match(rf"# {number}\. .+\n\nStatus: (accepted|superseded by .+)\.\n", text), page.name
+        assert [*re.findall(r"^## (.+)$", text, re.MULTILINE)] == ["Context", "Decision", "Consequences"], page.name

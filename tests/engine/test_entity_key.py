@@ -171,7 +171,7 @@ def test_a_join_key_of_another_type_is_refused_by_name(value: object, key: Field
 
 
 def test_a_refusal_points_to_the_place_that_the_caller_knows() -> None:
-    with pytest.raises(InvalidInput, match="^/entities/customer_id/1: "):
+    with pytest.raises(InvalidInput, match=r"^/entities/customer_id/1: "):
         check_key("x" * 513, NAME, pointer="/entities/customer_id/1")
 
 

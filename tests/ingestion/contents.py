@@ -38,11 +38,30 @@ def data_files(group: FeatureGroup) -> list[str]:
 
 def online_rows(group: FeatureGroup) -> dict[str, OnlineRow]:
     """Every online row of the group's version by its entity key (`s2:C1`)."""
-    with redis.Redis.from_url(settings.ONLINE_REDIS_URL) as client:
-        prefix = f"{settings.FEATUREHUB_KEY_PREFIX}:{group.name}:{group.version}:{{"
-        keys = sorted(key for key in client.scan_iter(count=10_000) if key.startswith(prefix.encode()))
+    with _client() as client:
+        keys = _keys(client, group)
         values = client.mget(keys) if keys else []
-    return {key.decode()[len(prefix) : -1]: decode_row(value) for key, value in zip(keys, values, strict=True) if value}
+    start = len(_prefix(group))
+    return {key[start:-1].decode(): decode_row(value) for key, value in zip(keys, values, strict=True) if value}
+
+
+def forget_online(group: FeatureGroup) -> None:
+    """Take every online row of the group away, as if it had never been brought there."""
+    with _client() as client:
+        for key in _keys(client, group):
+            client.delete(key)
+
+
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(settings.ONLINE_REDIS_URL)
+
+
+def _prefix(group: FeatureGroup) -> bytes:
+    return f"{settings.FEATUREHUB_KEY_PREFIX}:{group.name}:{group.version}:{{".encode()
+
+
+def _keys(client: redis.Redis, group: FeatureGroup) -> list[bytes]:
+    return sorted(key for key in client.scan_iter(count=10_000) if key.startswith(_prefix(group)))
 
 
 def online(group: FeatureGroup) -> dict[str, dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_a_way_out_of_the_roots_is_refused(root: Path, way: Callable[[Path, Path
     outside.mkdir()
     (outside / "secret.csv").write_text("customer_id\nC1\n")
     pattern = way(root, outside)
-    with pytest.raises(InvalidSource, match="outside the source roots|may not") as refused:
+    with pytest.raises(InvalidSource, match="outside the source roots") as refused:
         find(pattern, [root])
     assert pattern in str(refused.value)
 
@@ -113,7 +113,7 @@ def test_a_symlink_within_the_roots_is_read(root: Path) -> None:
     [
         (lambda path: path.touch(), "is empty"),
         (lambda path: path.mkdir(), "cannot be opened: Is a directory"),
-        (lambda path: os.mkfifo(path), "is not a regular file"),
+        (os.mkfifo, "is not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda path: path.symlink_to("/dev/null"), "is not a regular file"),
         (lambda path: path.symlink_to("nowhere"), "cannot be opened: No such file"),
@@ -217,8 +217,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(
         spoil(path)
     content = inspect(path)
     with pytest.raises(InvalidSource, match=rf"{name} cannot be read: "):
-        sources.column_names(content)
-        rows(content)
+        _ = sources.column_names(content), rows(content)
 
 
 def append(path: Path) -> None:
@@ -250,5 +249,5 @@ def test_a_file_that_changes_after_its_hash_was_taken_is_refused(
     if moment == "before the end":
         next(batches)
     change(path)
-    with pytest.raises(InvalidSource, match="changed while it was read|cannot be read"):
+    with pytest.raises(InvalidSource, match=r"changed while it was read|cannot be read"):
         list(batches)

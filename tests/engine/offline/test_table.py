@@ -340,6 +340,13 @@ def pages(path: Path) -> Iterator[tuple[int, int]]:
         yield start, start + chunk.total_compressed_size
 
 
+def read_unless_damaged(path: Path) -> pa.Table | None:
+    try:
+        return read(path)
+    except CorruptData:
+        return None
+
+
 def test_a_flipped_bit_in_a_page_never_changes_what_is_read(table: OfflineTable) -> None:
     """Most flips are refused; those in the statistics of a page header, which nobody reads, change nothing."""
     path = table.folder / write(table, *(f"C{number}" for number in range(12))).name
@@ -348,11 +355,9 @@ def test_a_flipped_bit_in_a_page_never_changes_what_is_read(table: OfflineTable)
     places = [at for start, end in pages(path) for at in range(start, end)]
     for at in places:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
-        try:
-            assert read(path).equals(rows_of_file), f"bit {at % 8} of byte {at}"
-        except CorruptData as error:
-            assert str(path) in str(error)
-            refused += 1
+        found = read_unless_damaged(path)
+        assert found is None or found.equals(rows_of_file), f"bit {at % 8} of byte {at}"
+        refused += found is None
     assert refused > len(places) / 2
 
 
