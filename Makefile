@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.requirements.stamp
 DEV := .venv/.requirements-dev.stamp
-CODE := engine catalog ingestion serving featurehub tests benchmarks manage.py
+CODE := engine catalog ingestion serving featurehub tests benchmarks examples manage.py
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak check format bench clean

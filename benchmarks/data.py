@@ -25,7 +25,8 @@ def write_rows(path: Path, *, rows: int, entities: int) -> None:
     }
     columns |= {f"f{n}": random.random(rows) for n in range(6)}
     columns |= {"i0": random.integers(0, 1_000, rows), "i1": random.integers(0, 10**9, rows)}
-    columns |= {"s0": np.array(["aa", "bb", "cc", "dddd"])[random.integers(0, 4, rows)], "b0": random.random(rows) < 0.5}
+    columns |= {"s0": np.array(["aa", "bb", "cc", "dddd"])[random.integers(0, 4, rows)]}
+    columns |= {"b0": random.random(rows) < 0.5}
     pq.write_table(pa.table(columns), path, row_group_size=131_072)
 
 

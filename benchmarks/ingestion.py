@@ -1,6 +1,6 @@
 """Rows into both stores: ours through `ingestion.ingest`, bare as Parquet and a Redis pipeline without any check.
 
-    python -m benchmarks.ingestion ours|bare HOME
+python -m benchmarks.ingestion ours|bare HOME
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def ours(home: Path) -> None:
         group = find_group(GROUP)
         taken = hub.seconds(lambda: ingest(group))
         run = group.runs.get()
-        assert run.state == "succeeded" and run.rows_accepted == run.rows_read
+        assert (run.state, run.rows_accepted) == ("succeeded", run.rows_read)
         hub.report(rows=run.rows_accepted, seconds=taken, megabytes=hub.peak_megabytes())
 
 

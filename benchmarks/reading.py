@@ -1,6 +1,6 @@
 """Reading vectors in process: ours with plan, statuses and TTL, bare as MGET and a msgpack decode of each value.
 
-    python -m benchmarks.reading HOME        (a home into which benchmarks.ingestion has ingested)
+python -m benchmarks.reading HOME        (a home into which benchmarks.ingestion has ingested)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The point-in-time join: ours by the whole version order, bare as DuckDB's ASOF join on the event time alone.
 
-    python -m benchmarks.training ours|bare HOME     (a home into which benchmarks.ingestion has ingested)
+python -m benchmarks.training ours|bare HOME     (a home into which benchmarks.ingestion has ingested)
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser, User
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.http import HttpRequest
 from django.utils import timezone
 from rest_framework import authentication, permissions
@@ -167,7 +167,7 @@ class HasScope(permissions.BasePermission):
     """A view names the scope that each of its methods needs in `scopes`; a method that it does not name needs write."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        user: Caller | AbstractBaseUser | None = request.user
+        user: Caller | AbstractBaseUser | AnonymousUser = request.user
         if not user or not user.is_authenticated:
             raise NotAuthenticated("This needs an API key: `Authorization: Bearer fh_...`.")
         needed = needed_scope(view, request.method or "")
@@ -186,12 +186,12 @@ def needed_scope(view: APIView, method: str) -> str:
     return scopes.get("GET" if method == "HEAD" else method, WRITE)
 
 
-def scopes_of(user: Caller | AbstractBaseUser) -> frozenset[str]:
+def scopes_of(user: Caller | AbstractBaseUser | AnonymousUser) -> frozenset[str]:
     """What a caller may do: a key its scopes, a logged-in person reads, staff writes too."""
     if isinstance(user, Caller):
         return user.scopes
     return frozenset(SCOPES) if getattr(user, "is_staff", False) else frozenset({READ})
 
 
-def _name(user: Caller | AbstractBaseUser) -> str:
+def _name(user: Caller | AbstractBaseUser | AnonymousUser) -> str:
     return str(user) if isinstance(user, Caller) else user.get_username()

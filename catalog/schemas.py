@@ -48,10 +48,9 @@ def current_schema(group: FeatureGroup) -> GroupSchema:
     columns = to_columns(defined)
     with transaction.atomic():
         newest = group.schemas.select_for_update().last()
-        if newest and newest.version == group.version:
-            if broken := breaking_changes(from_stored(newest), defined):
-                raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
         if not newest or newest.version != group.version or newest.columns != columns:
+            if broken := changes_of_meaning(group, defined):
+                raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
             number = newest.number + 1 if newest else 1
             newest = group.schemas.create(version=group.version, number=number, columns=columns)
     return GroupSchema(**{**_fields(defined), "schema_id": newest.number})
@@ -59,6 +58,15 @@ def current_schema(group: FeatureGroup) -> GroupSchema:
 
 def _fields(schema: GroupSchema) -> dict[str, Any]:
     return {name: getattr(schema, name) for name in GroupSchema.__dataclass_fields__}
+
+
+def changes_of_meaning(group: FeatureGroup, defined: GroupSchema) -> list[str]:
+    """What of `defined` contradicts any schema that rows of the group's version were written under, in words.
+
+    Any and not only the newest: a column that went away is still in the table, with its type.
+    """
+    stored = group.schemas.select_related("group").filter(version=group.version)
+    return list(dict.fromkeys(change for s in stored for change in breaking_changes(from_stored(s), defined)))
 
 
 def breaking_changes(stored: GroupSchema, defined: GroupSchema) -> list[str]:
@@ -178,9 +186,7 @@ def _validate(group: FeatureGroup, features: list[Feature]) -> None:
     try:
         defined = schema_of(group, features)
         problems = [str(problem) for problem in problems_of(defined)]
-        newest = group.schemas.last() if group.pk else None
-        if newest and newest.version == group.version:
-            problems += breaking_changes(from_stored(newest), defined)
+        problems += changes_of_meaning(group, defined) if group.pk else []
     except (FeaturehubError, TypeError) as error:
         problems = [str(error)]
     if problems:

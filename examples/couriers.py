@@ -5,15 +5,15 @@
 Gives the same answers however often it runs; it uses the embedded stack's stores, whether `make run` is up or not.
 """
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-import sys
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pandas as pd
 
-from featurehub.feature_store import (
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from featurehub.feature_store import (  # noqa: E402  found by the line above
     FeatureGroup,
     FeatureMetadata,
     FeatureStatus,

@@ -10,7 +10,9 @@ import uuid
 from collections.abc import Sequence
 
 import polars as pl
+import pyarrow as pa
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from catalog import stores
@@ -35,9 +37,14 @@ def drain(group: FeatureGroup) -> int:
 
 def drain_all() -> int:
     """Drain every group that has something logged; how many rows."""
+    return sum(drain(group) for group in waiting_groups())
+
+
+def waiting_groups() -> QuerySet[FeatureGroup]:
+    """The groups whose log holds rows that may not have landed yet."""
     waiting = FeatureGroup.objects.filter(push_batches__drain=None, push_batches__isnull=False)
     unfinished = FeatureGroup.objects.filter(drains__landed_at=None, drains__isnull=False)
-    return sum(drain(group) for group in (waiting | unfinished).distinct().select_related("entity"))
+    return (waiting | unfinished).distinct().select_related("entity")
 
 
 def on_history_wanted(groups: Sequence[str], **_: object) -> None:
@@ -65,9 +72,8 @@ def _can_skip_locked() -> bool:
 
 
 def _land(claimed: Drain) -> int:
-    group = claimed.group
     batches = claimed.batches.order_by("pk")
-    frames = [rows_of(batch) for batch in batches]
+    frames = [rows for batch in batches if not (rows := rows_of(batch)).is_empty()]
     if frames:
         _commit(claimed, pl.concat(frames, how="diagonal"))
     claimed.landed_at = timezone.now()
@@ -80,9 +86,10 @@ def _commit(claimed: Drain, rows: pl.DataFrame) -> None:
     transaction_id = f"drain:{claimed.id}"
     if table.has_landed(transaction_id):
         return
-    files = []
+    files, schemas = [], []
     for (number,), part in sorted(rows.group_by([SCHEMA]), key=lambda group: group[0]):
         schema = from_stored(claimed.group.schemas.select_related("group").get(number=number))
         name = f"drain-{claimed.id}-{uuid.uuid4().hex[:8]}-{number}"
         files.append(table.write_file(part, schema.offline, name=name, sort_by=schema.key_names))
-    table.commit(files, schema.offline, transaction=transaction_id)  # the last schema has the columns of all
+        schemas.append(schema.offline)
+    table.commit(files, pa.unify_schemas(schemas), transaction=transaction_id)

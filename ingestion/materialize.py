@@ -135,15 +135,20 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
             for batch in PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None):
                 upsert_frame(group, rows_of(batch))
             materialize(group, full=True, progress=partial(_report, group.name, lock, progress))
+        _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
         _open_for_reading(epoch)
         return True
 
 
 def _report(group: str, lock: Lock, progress: Callable[[str, int], None] | None, rows: int) -> None:
-    with redis_errors():
-        lock.extend(REBUILD_LOCK_SECONDS, replace_ttl=True)
+    _hold(lock)
     if progress:
         progress(group, rows)
+
+
+def _hold(lock: Lock) -> None:
+    with redis_errors():
+        lock.extend(REBUILD_LOCK_SECONDS, replace_ttl=True)
 
 
 def _open_for_reading(epoch: str) -> None:

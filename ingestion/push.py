@@ -59,10 +59,14 @@ def push(
 ) -> Pushed:
     """Accept all of `rows` or none: when this returns they are in the log and, unless pending, online.
 
-    Raises InvalidRows naming row and column of each value that breaks its type or its rule.
+    Raises InvalidRows naming row and column of each value that breaks its type or its rule, and Conflict for an
+    archived group.
     """
+    require_writable(group)
     schema = current_schema(group)
     accepted = _computed(schema, rows, local, default_event_timestamp)
+    if accepted.is_empty():
+        return Pushed(0, "applied")
     with transaction.atomic():
         acceptance = Acceptance.take()
         offline = stamped(
@@ -119,6 +123,6 @@ def _problems(violations: Sequence[Violation]) -> list[Problem]:
 def _bring_online(group: FeatureGroup, rows: pl.DataFrame) -> Literal["applied", "pending"]:
     try:
         materialize.upsert_frame(group, rows)
+        return "pending" if materialize.is_cold() else "applied"  # nothing of a cold store is readable
     except Unavailable:
         return "pending"  # the drain brings every batch online once more
-    return "applied"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from celery import shared_task
 
@@ -19,30 +20,37 @@ log = logging.getLogger(__name__)
 def ingest_run(run_id: str) -> None:
     """Carry out a queued run."""
     run = Run.objects.select_related("group__entity", "group__source", "acceptance").get(pk=run_id)
-    _recorded(run.group.name, lambda: ingest.execute(run))
+    _logged(f"ingesting {run.group.name}", lambda: ingest.execute(run))
 
 
 @shared_task(name="ingestion.tasks.ingest_scheduled")
 def ingest_scheduled(group: str) -> None:
     """What a group's schedule calls: one run over what is new."""
-    _recorded(group, lambda: ingest.ingest(find_group(group), by="schedule"))
+    _logged(f"ingesting {group}", lambda: ingest.ingest(find_group(group), by="schedule"))
 
 
 @shared_task(name="ingestion.tasks.catch_up")
 def catch_up() -> None:
-    """Every few seconds: pushes from the log into the offline tables, offline rows into the online store."""
-    drain.drain_all()
+    """Every few seconds: pushes from the log into the offline tables, offline rows into the online store.
+
+    Runs whose workers are gone are ended first. What is wrong with one group does not keep the others behind.
+    """
+    ingest.give_up_silent_runs()
+    for group in drain.waiting_groups():
+        _logged(f"draining {group.name}", partial(drain.drain, group))
     try:
         materialize.ensure_warm()
         for group in FeatureGroup.objects.select_related("entity"):
-            materialize.materialize(group)
+            _logged(f"bringing {group.name} online", partial(materialize.materialize, group))
     except Unavailable as error:
         log.warning("the online store cannot be brought up to date: %s", error.detail)
 
 
-def _recorded(group: str, work: Callable[[], object]) -> None:
-    """Run `work`; an error of ours is recorded by its run already, so that the log needs one line only."""
+def _logged(what: str, work: Callable[[], object]) -> None:
+    """Run `work`; an error of ours needs one line in the log. A store that does not answer is the caller's to judge."""
     try:
         work()
+    except Unavailable:
+        raise
     except FeaturehubError as error:
-        log.error("ingesting %s failed: %s", group, error)
+        log.error("%s failed: %s", what, error)

@@ -26,6 +26,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,7 +56,7 @@ BASE = "127.0.0.1:8000"
 END = "=== end of command"
 
 BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n+)*)^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]\n]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 #: Makes the home that pages get copies of, and prints an API key.
@@ -271,13 +272,15 @@ def stop(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-@pytest.fixture
-def session(template: Template, tmp_path: Path) -> Iterator[Session]:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    opened = Session(tmp_path / "home", folder, template.key)
-    with opened.running:
-        yield opened
+@pytest.fixture(scope="module")
+def found(
+    request: pytest.FixtureRequest, template: Template, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[list[str]]]]:
+    """What is wrong with each page that is to be tested; pages are run two at a time."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    pages = [item.callspec.params["page"] for item in tests if item.function is test_page_shows_what_happens]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(run, page, template, tmp_path_factory.mktemp("page")) for page in pages}
 
 
 @pytest.mark.parametrize(
@@ -285,15 +288,23 @@ def session(template: Template, tmp_path: Path) -> Iterator[Session]:
     [page for page in PAGES if any(block.is_run for block in blocks_of(page))],
     ids=lambda page: str(page.relative_to(PROJECT)),
 )
-def test_page_shows_what_happens(page: Path, session: Session, template: Template) -> None:
+def test_page_shows_what_happens(page: Path, found: dict[Path, Future[list[str]]]) -> None:
+    wrong = found[page].result()
+    assert not wrong, "\n\n".join([f"{page.relative_to(PROJECT)}:", *wrong])
+
+
+def run(page: Path, template: Template, folder: Path) -> list[str]:
+    """Run the blocks of a page in order, below `folder`; what is not as the page says."""
+    session = Session(folder / "home", folder / "work", template.key)
+    session.folder.mkdir()
     if "<!-- home: empty -->" in page.read_text():
         session.home.mkdir()
     else:
         shutil.copytree(template.home, session.home)
-    # Held for the whole page, so that no command has to start it.
-    session.running.enter_context(private_redis.running(session.home))
-    wrong = [problem for block in blocks_of(page) for problem in problems_of(block, session)]
-    assert not wrong, "\n\n".join([f"{page.relative_to(PROJECT)}:", *wrong])
+    with session.running:
+        # Held for the whole page, so that no command has to start it.
+        session.running.enter_context(private_redis.running(session.home))
+        return [problem for block in blocks_of(page) for problem in problems_of(block, session)]
 
 
 def problems_of(block: Block, session: Session) -> Iterator[str]:

@@ -30,8 +30,8 @@ def apply(
 
     What an absent key means is told by `plan`. Applying the same files again changes nothing: no history, no catalog
     version. `prune` archives the features that a named group no longer has; without it they are a problem.
-    `by` is the username that the history names, `local` as in `plan`. Raises InvalidDefinition as `plan` does, and Conflict or StillRead
-    for a status change that the lifecycle refuses; nothing is applied then.
+    `by` is the username that the history names, `local` as in `plan`. Raises InvalidDefinition as `plan` does, and
+    Conflict or StillRead for a status change that the lifecycle refuses; nothing is applied then.
     """
     with transaction.atomic():
         CatalogState.current()

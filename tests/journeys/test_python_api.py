@@ -19,7 +19,9 @@ from featurehub.feature_store import (
 store = FeatureStore(name="tests", redis_host="localhost", redis_port=1)
 mail = "data-team@example.com"
 features = [
-    FeatureMetadata("visits", "Visits so far", FeatureType.NUMERICAL, "customer", mail, ["web"], status=FeatureStatus.ACTIVE),
+    FeatureMetadata(
+        "visits", "Visits so far", FeatureType.NUMERICAL, "customer", mail, ["web"], status=FeatureStatus.ACTIVE
+    ),
     FeatureMetadata(
         name="pages_per_visit", description="Pages by visits", feature_type=FeatureType.NUMERICAL, entity="customer",
         owner=mail, status=FeatureStatus.ACTIVE,
