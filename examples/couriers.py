@@ -13,7 +13,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from featurehub.feature_store import (  # noqa: E402  found by the line above
+from featurehub.feature_store import (
     FeatureGroup,
     FeatureMetadata,
     FeatureStatus,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,7 +88,7 @@ def inspect(path: Path) -> Content:
     return Content(path, status.st_size, status.st_mtime_ns, status.st_ino, digest)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedReader:
     try:
         return open(os.path.realpath(path), "rb", opener=_open_at_once)
     except OSError as error:

@@ -26,8 +26,8 @@ WRITE_TIMEOUT_SECONDS = 5.0
 
 #: Store each value whose 32 version bytes (offset 2) are above those stored under its key. The halves are read as
 #: 32-bit numbers: Lua compares strings by the server's locale, and its doubles end at 2**53. Whatever is not a row of
-#: ours (too short, another format, another Redis type) is overwritten. A key comes once in a call. Answers how many
-#: values were stored.
+#: ours (too short, another format, another Redis type) is overwritten, and so is another value of the same version: one
+#: version is one row, so the stored bytes are damaged. A key comes once in a call. Answers how many values were stored.
 UPSERT = """
 local rows = redis.call('MGET', unpack(KEYS))
 local newer = {}
@@ -36,7 +36,7 @@ for i, old in ipairs(rows) do
   if old and #old >= 34 and string.byte(old) == 1 then
     local n = {struct.unpack('>I4I4I4I4I4I4I4I4', new, 3)}
     local o = {struct.unpack('>I4I4I4I4I4I4I4I4', old, 3)}
-    wins = false
+    wins = new ~= old
     for half = 1, 8 do
       if n[half] ~= o[half] then wins = n[half] > o[half]; break end
     end

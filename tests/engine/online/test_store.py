@@ -204,6 +204,13 @@ def test_what_is_no_row_is_overwritten_and_its_neighbours_are_written(
     assert store.read([key("C1"), key("C2"), key("C3")])[1] == [row] * 3
 
 
+def test_the_sound_row_replaces_a_damaged_one_of_its_version(store: OnlineStore, redis_clean: redis.Redis) -> None:
+    row = encode_row(HISTORY[1])
+    redis_clean.set(key("C1"), row[:40] + bytes([row[40] ^ 1]) + row[41:])
+    assert store.upsert([(key("C1"), row)]) == 1
+    assert store.read([key("C1")])[1] == [row]
+
+
 @pytest.mark.parametrize("foreign", ["a list", "a hash", "a set"])
 def test_a_key_of_another_type_reads_as_absent(store: OnlineStore, redis_clean: redis.Redis, foreign: str) -> None:
     FOREIGN[foreign](redis_clean, key("C2"))
