@@ -9,126 +9,41 @@ brings the database up to date and keeps the private Redis running until the pro
 
 from __future__ import annotations
 
-import atexit
-import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import pyarrow as pa
 import yaml
 
-from engine.errors import InvalidInput, Unavailable, unknown_name
+from engine.errors import InvalidInput, unknown_name
 from engine.schema import EVENT_TIMESTAMP
-from featurehub.environment import is_loopback
+from featurehub.metadata import (
+    FeatureGroup,
+    FeatureMetadata,
+    FeatureStatus,
+    FeatureTransformation,
+    FeatureType,
+    FeatureValidation,
+    definitions_of,
+    metadata_of,
+)
+from featurehub.opening import open_hub
 
 if TYPE_CHECKING:
     from catalog import models
 
-_DEFAULT_REDIS_PORT = 6379
-
-
-class FeatureType(Enum):
-    """What a value means to people."""
-
-    NUMERICAL = "numerical"
-    CATEGORICAL = "categorical"
-    BOOLEAN = "boolean"
-    TIMESTAMP = "timestamp"
-    TEXT = "text"
-    EMBEDDING = "embedding"
-
-
-class FeatureStatus(Enum):
-    DRAFT = "draft"
-    ACTIVE = "active"
-    DEPRECATED = "deprecated"
-    ARCHIVED = "archived"
-
-
-_DTYPES = {
-    FeatureType.NUMERICAL: "float64",
-    FeatureType.CATEGORICAL: "string",
-    FeatureType.BOOLEAN: "bool",
-    FeatureType.TIMESTAMP: "timestamp",
-    FeatureType.TEXT: "string",
-}
-
-
-@dataclass
-class FeatureTransformation:
-    """How a feature is computed: `sql_query` is an expression that every process of the hub can compute.
-
-    `transformation_fn` takes a dict with the given columns of one row; it runs only in the process that holds it.
-    `source_features` names what it reads; a name that is no feature of the group becomes an input (float64).
-    """
-
-    name: str
-    description: str
-    source_features: list[str]
-    transformation_fn: Callable[[dict[str, Any]], Any] | None = None
-    sql_query: str | None = None
-
-
-@dataclass
-class FeatureValidation:
-    """Rules that a pushed value must satisfy; a value that breaks one is refused. Bounds are inclusive."""
-
-    min_value: float | None = None
-    max_value: float | None = None
-    allowed_values: list[Any] | None = None
-    not_null: bool = True
-    unique: bool = False
-
-
-@dataclass
-class FeatureMetadata:
-    """One feature. Without a `dtype` its type decides: numerical is float64; an embedding needs one.
-
-    `owner` is an owner's name, or an e-mail address by which an owner is found or made. `version` is kept as given and
-    has no effect: groups have versions.
-    """
-
-    name: str
-    description: str
-    feature_type: FeatureType
-    entity: str
-    owner: str = ""
-    tags: list[str] = field(default_factory=list)
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    status: FeatureStatus = FeatureStatus.DRAFT
-    version: str = "1.0.0"
-    transformation: FeatureTransformation | None = None
-    validation: FeatureValidation | None = None
-    dtype: str = ""
-
-    def __post_init__(self) -> None:
-        self.dtype = self.dtype or _DTYPES.get(self.feature_type, "")
-        if not self.dtype:
-            raise InvalidInput(f"{self.name} is an embedding: it needs a dtype, such as embedding(64).")
-
-
-@dataclass
-class FeatureGroup:
-    """Features of one entity that are pushed together. A new entity gets the join key `<entity>_id`, a string."""
-
-    name: str
-    entity: str
-    description: str = ""
-    features: list[FeatureMetadata] = field(default_factory=list)
-    created_at: datetime | None = None
-
-    def add_feature(self, feature: FeatureMetadata) -> None:
-        if feature.entity != self.entity:
-            raise InvalidInput(f"{feature.name} describes {feature.entity}; the group {self.name} is of {self.entity}.")
-        self.features.append(feature)
+__all__ = [
+    "FeatureGroup",
+    "FeatureMetadata",
+    "FeatureStatus",
+    "FeatureStore",
+    "FeatureTransformation",
+    "FeatureType",
+    "FeatureValidation",
+]
 
 
 class FeatureStore:
@@ -141,7 +56,7 @@ class FeatureStore:
     def __init__(self, name: str = "featurehub", redis_host: str | None = None, redis_port: int | None = None) -> None:
         self.name = name
         self._registered: dict[str, FeatureGroup] = {}
-        _open(redis_host, redis_port)
+        open_hub(redis_host, redis_port)
 
     def register_feature_group(self, group: FeatureGroup) -> bool:
         """Make the catalog say what `group` says, statuses included; True when that changed something.
@@ -150,7 +65,7 @@ class FeatureStore:
         """
         from catalog import definitions
 
-        document = _definitions(group)
+        document = definitions_of(group)
         local = {f"{group.name}:{f.name}" for f in group.features if _is_local(f)}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", prefix=f"{group.name}-", encoding="utf-8") as file:
             yaml.safe_dump(document, file, allow_unicode=True, sort_keys=False)
@@ -219,13 +134,13 @@ class FeatureStore:
         found = self._features()
         if entity is not None:
             found = found.filter(group__entity__name=entity)
-        listed = [_metadata(feature) for feature in found]
+        listed = [metadata_of(feature) for feature in found]
         return [feature for feature in listed if status in (None, feature.status)]
 
     def get_feature_metadata(self, feature_name: str, entity: str) -> FeatureMetadata | None:
         """What the catalog says of a feature now; None when the entity has none of that name."""
         found = self._find(feature_name, entity)
-        return None if found is None else _metadata(found)
+        return None if found is None else metadata_of(found)
 
     def deprecate_feature(
         self, feature_name: str, entity: str, reason: str = "", replaced_by: str | None = None
@@ -271,130 +186,6 @@ def _is_local(feature: FeatureMetadata) -> bool:
     return how is not None and how.transformation_fn is not None and how.sql_query is None
 
 
-def _open(redis_host: str | None, redis_port: int | None) -> None:
-    """Set Django up if nobody did, choose the Redis, and have the online store filled."""
-    import django
-    from django.apps import apps
-    from django.conf import settings
-
-    if not apps.ready:
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "featurehub.settings")
-        django.setup()
-    if settings.EMBEDDED:
-        _open_embedded(redis_host, redis_port)
-    elif redis_host is not None:
-        _use_redis(redis_host, redis_port or _DEFAULT_REDIS_PORT)
-    from ingestion.materialize import ensure_warm
-
-    ensure_warm()
-
-
-def _open_embedded(redis_host: str | None, redis_port: int | None) -> None:
-    from featurehub import preparation
-
-    preparation.bring_database_up_to_date()
-    if redis_host is not None:
-        port = redis_port or _DEFAULT_REDIS_PORT
-        try:
-            _use_redis(redis_host, port)
-            return
-        except Unavailable:
-            if not is_loopback(redis_host):
-                raise
-            print(f"No Redis answers at {redis_host}:{port}; using the embedded stack's own.")
-    _keep_private_redis()
-
-
-def _use_redis(host: str, port: int) -> None:
-    """Make the Redis at this address the online store of this process; raises Unavailable when none answers."""
-    from django.conf import settings
-
-    from catalog import stores
-    from engine.online.store import OnlineStore
-
-    url = f"redis://{f'[{host}]' if ':' in host else host}:{port}/0"
-    OnlineStore(url, settings.FEATUREHUB_KEY_PREFIX).ping()
-    settings.ONLINE_REDIS_URL = url
-    stores.online.cache_clear()
-
-
-_held = ExitStack()
-atexit.register(_held.close)
-
-
-def _keep_private_redis() -> None:
-    """Have the private Redis run until this process ends; a second FeatureStore shares the hold of the first."""
-    from featurehub import embedded
-
-    if not _held._exit_callbacks:  # type: ignore[attr-defined]
-        _held.enter_context(embedded.redis())
-
-
-def _definitions(group: FeatureGroup) -> dict[str, Any]:
-    """A group as the document of a definitions file."""
-    from catalog.models import Entity
-
-    owners = {feature.owner: _owner(feature.owner) for feature in group.features if feature.owner}
-    document: dict[str, Any] = {
-        "owners": [{"name": name, "email": mail} for mail, (name, is_new) in owners.items() if is_new],
-        "feature_groups": [_group_definition(group, {given: name for given, (name, _) in owners.items()})],
-    }
-    if not Entity.objects.filter(name=group.entity).exists():
-        keys = [{"name": f"{group.entity}_id", "dtype": "string"}]
-        document["entities"] = [{"name": group.entity, "join_keys": keys}]
-    return {key: value for key, value in document.items() if value}
-
-
-def _owner(given: str) -> tuple[str, bool]:
-    """The name of the owner meant by a name or an e-mail address, and whether it is to be made."""
-    from catalog.models import Owner
-
-    if "@" not in given:
-        return given, False
-    if known := Owner.objects.filter(email=given).first():
-        return known.name, False
-    name = re.sub(r"[^a-z0-9]+", "_", given.partition("@")[0].lower()).strip("_")
-    name = name if name[:1].isalpha() else f"owner_{name}"
-    taken = set(Owner.objects.filter(name__startswith=name).values_list("name", flat=True))
-    free = next(n for n in [name, *(f"{name}_{number}" for number in range(2, 10_000))] if n not in taken)
-    return free, True
-
-
-def _group_definition(group: FeatureGroup, owners: Mapping[str, str]) -> dict[str, Any]:
-    names = {feature.name for feature in group.features}
-    read = [n for f in group.features if f.transformation for n in f.transformation.source_features if n not in names]
-    return {
-        "name": group.name,
-        "entity": group.entity,
-        "description": group.description,
-        "status": "active",
-        "inputs": [{"name": name, "dtype": "float64"} for name in dict.fromkeys(read)],
-        "features": [_feature_definition(feature, owners) for feature in group.features],
-    }
-
-
-def _feature_definition(feature: FeatureMetadata, owners: Mapping[str, str]) -> dict[str, Any]:
-    definition = {
-        "name": feature.name,
-        "description": feature.description,
-        "dtype": feature.dtype,
-        "type": feature.feature_type.value,
-        "status": feature.status.value,
-        "tags": feature.tags,
-        "validation": _rules(feature.validation or FeatureValidation()),
-    }
-    if feature.owner:
-        definition["owner"] = owners[feature.owner]
-    if how := feature.transformation:
-        definition["transformation"] = {"expression": how.sql_query} if how.sql_query else {"local": how.name}
-    return definition
-
-
-def _rules(validation: FeatureValidation) -> dict[str, Any]:
-    given = {name: getattr(validation, name) for name in FeatureValidation.__dataclass_fields__}
-    return {name: value for name, value in given.items() if value not in (None, False)}
-
-
 def _row(group: models.FeatureGroup, entity_id: str | int, data: Mapping[str, Any]) -> dict[str, Any]:
     keys = group.entity.key_fields()
     if len(keys) != 1:
@@ -426,20 +217,3 @@ def _aware(when: datetime | None) -> datetime | None:
 
 def _escaped(entity_id: str) -> str:
     return entity_id.replace("~", "~t").replace(",", "~c").replace("/", "~s")
-
-
-def _metadata(feature: models.Feature) -> FeatureMetadata:
-    owner = feature.owner or feature.group.owner
-    return FeatureMetadata(
-        name=feature.name,
-        description=feature.description,
-        feature_type=FeatureType(feature.type),
-        entity=feature.group.entity.name,
-        owner=(owner.email or owner.name) if owner else "",
-        tags=[tag.name for tag in feature.tags.all()],
-        created_at=feature.created_at,
-        updated_at=feature.updated_at,
-        status=FeatureStatus(str(feature.effective_status)),
-        version=str(feature.group.version),
-        dtype=feature.dtype,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from engine.errors import Conflict, CorruptData, FeaturehubError, RunFailed
 from ingestion.ingest import execute, give_up_silent_runs, ingest
 from ingestion.models import SourceFile
 from tests.factories import make_customer_group, purchase, write_csv
-from tests.ingestion import contents
+from tests.ingestion import contents, processes
 
 
 class Killed(BaseException):
@@ -155,6 +156,28 @@ def test_silent_runs_are_given_up_without_waiting_for_the_next_file(group: Featu
     give_up_silent_runs()
     assert state(lost) == (RunState.FAILED, "worker_lost")
     assert not SourceFile.objects.exists()
+
+
+INGEST_AND_DIE = """
+import django, os, signal
+django.setup()
+from ingestion.ingest import ingest
+from ingestion.push import find_group
+ingest(find_group("customer_purchases"), progress=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_killed_process_was_reading_is_read_by_the_next_run(group: FeatureGroup) -> None:
+    killed = processes.run_python(INGEST_AND_DIE)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert contents.data_files(group) != []  # written, and part of no table
+    assert contents.offline(group) == []
+    with pytest.raises(Conflict):
+        ingest(group)
+    silence(group.runs.get(state=RunState.RUNNING))
+    assert ingest(group).rows_accepted == 2
+    assert customers(group) == ["C1", "C2"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,17 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from django.conf import settings
-from django.db import connection
 
 from catalog.models import FeatureGroup, Run
 from featurehub.celery import app
 from ingestion.push import push
 from ingestion.tasks import catch_up, ingest_run, ingest_scheduled
 from tests.factories import TEN, make_customer_group, purchase, write_csv
-from tests.ingestion import contents
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
+from tests.ingestion import contents, processes
 
 
 @pytest.fixture
@@ -83,15 +78,6 @@ def test_a_schedule_of_a_group_that_is_archived_or_gone_is_logged(
     assert not group.runs.exists()
 
 
-def process_environment() -> dict[str, str]:
-    """What makes another process work on this test's database and stores."""
-    return os.environ | {
-        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
-        "FEATUREHUB_OFFLINE_URL": str(settings.FEATUREHUB_OFFLINE_PATH),
-        "FEATUREHUB_SOURCE_ROOTS": ",".join(map(str, settings.FEATUREHUB_SOURCE_ROOTS)),
-    }
-
-
 @contextmanager
 def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A real worker of the project's app on the private Redis; stopped as an operator stops it."""
@@ -100,8 +86,8 @@ def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *command],
-            cwd=PROJECT,
-            env=process_environment(),
+            cwd=processes.PROJECT,
+            env=processes.environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -155,9 +141,8 @@ def peak_mb(path: Path, rows: int) -> float:
         file.write(",".join(purchase()) + "\n")
         for start in range(0, rows, 50_000):
             file.writelines(f"C{n % 5000},{TEN},{n / 4},{n % 90},gold\n" for n in range(start, start + 50_000))
-    command = [sys.executable, "-c", INGEST_AND_MEASURE, str(path)]
-    answer = subprocess.run(command, cwd=PROJECT, env=process_environment(), capture_output=True, check=False)
-    assert answer.returncode == 0, answer.stderr.decode()
+    answer = processes.run_python(INGEST_AND_MEASURE, str(path))
+    assert answer.returncode == 0, answer.stderr
     accepted, kilobytes = json.loads(answer.stdout)
     assert accepted == rows
     return kilobytes / 1024

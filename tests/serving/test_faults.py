@@ -88,16 +88,6 @@ def test_a_state_of_another_redis_type_is_cold(hub: Hub, redis_client: redis.Red
     assert answer_of(hub.get("/features/customer/C1"), 503)["code"] == "online_store_cold"
 
 
-def test_a_rebuilt_store_answers_as_before(committed_hub: Hub, redis_client: redis.Redis) -> None:
-    from ingestion import materialize
-
-    before = committed_hub.get("/features/customer/C1").content
-    redis_client.flushall()
-    assert committed_hub.get("/features/customer/C1").status_code == 503
-    materialize.ensure_warm()
-    assert committed_hub.get("/features/customer/C1").content == before
-
-
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_health_needs_no_key_and_says_healthy_of_the_service_now(hub: Hub, slash: str) -> None:
     answer = answer_of(hub.client.get(f"/health{slash}"))

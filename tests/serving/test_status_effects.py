@@ -1,20 +1,9 @@
-"""Status has effect, in the next request of every process: drafts, deprecated and archived features, groups, services."""
+"""Status has effect: drafts, deprecated and archived features, groups, services."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-import pytest
-from django.conf import settings as django_settings
-from django.db import connection
-from pytest_django import Settings
 
 from tests.serving.conftest import Hub
 from tests.serving.test_entity_vector import answer_of
@@ -147,77 +136,3 @@ def test_a_draft_version_above_an_active_one_is_not_taken(hub: Hub) -> None:
     draft(service(2))
     answer = answer_of(hub.get("/features/customer/C1?feature_service=churn"))
     assert answer == {"total": 4}
-
-
-#: Reads the feature `average` of C1 through serving.vectors whenever it is asked, and keeps what it knows in between.
-READER = """
-import json, sys
-import django
-django.setup()
-from engine.errors import FeaturehubError
-from serving import vectors
-for line in sys.stdin:
-    try:
-        found = vectors.read(vectors.of_features(json.loads(line)), {"customer_id": ["C1"]})
-        answer = {"values": found.json_values()[0], "deprecated": [f.name for f in found.plan.deprecated]}
-    except FeaturehubError as error:
-        answer = {"code": error.code}
-    print(json.dumps(answer), flush=True)
-"""
-
-
-class OtherProcess:
-    """A reader in a process of its own."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", READER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | environment,
-            cwd=django_settings.BASE_DIR,
-        )
-
-    def read(self, *names: str) -> Any:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(names) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
-@pytest.fixture
-def other_process(committed_hub: Hub, settings: Settings) -> Iterator[OtherProcess]:
-    if connection.vendor != "sqlite":
-        pytest.skip("its environment names the test session's SQLite file")
-    database = {"DATABASE_URL": f"sqlite:///{Path(connection.settings_dict['NAME'])}"}
-    reader = OtherProcess(database)
-    yield reader
-    reader.close()
-
-
-def test_a_change_is_seen_by_the_next_read_of_another_process(other_process: OtherProcess) -> None:
-    from catalog.lifecycle import change_status
-    from catalog.models import FeatureGroup
-    from tests.factories import add_feature
-
-    name = "support:tickets"
-    assert other_process.read(name) == {"values": [2], "deprecated": []}
-    change_status(feature("tickets", "support"), "deprecated")
-    assert other_process.read(name) == {"values": [2], "deprecated": ["tickets"]}
-    change_status(feature("tickets", "support"), "archived")
-    assert other_process.read(name) == {"code": "feature_archived"}
-    change_status(feature("tickets", "support"), "active")
-    assert other_process.read(name) == {"values": [2], "deprecated": []}
-    change_status(group("support"), "archived")
-    assert other_process.read(name) == {"code": "feature_archived"}
-    change_status(group("support"), "active")
-    assert other_process.read("support:newcomer") == {"code": "unknown_name"}
-    add_feature(FeatureGroup.objects.get(name="support"), "newcomer", "int64")
-    assert other_process.read("support:newcomer") == {"values": [None], "deprecated": []}
-    feature("newcomer", "support").delete()
-    assert other_process.read("support:newcomer") == {"code": "unknown_name"}

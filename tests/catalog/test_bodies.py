@@ -1,0 +1,151 @@
+"""Bodies are strict JSON: what two readers could understand differently is refused, in bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from io import BytesIO
+from typing import Any
+
+import pytest
+from django.http import HttpRequest
+from django.test import RequestFactory
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog.bodies import parse_json, read_json, read_object, require_keys
+from engine.errors import InvalidInput, TooLarge
+
+
+def sent(body: bytes, **meta: Any) -> HttpRequest:
+    return RequestFactory().generic("POST", "/", body, content_type="text/plain", **meta)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=100)
+@given(DOCUMENTS, st.booleans())
+def test_every_json_document_is_read_as_it_was_written(document: Any, ascii_only: bool) -> None:
+    assert parse_json(json.dumps(document, ensure_ascii=ascii_only).encode()) == document
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=30))
+def test_any_bytes_are_a_document_or_a_clear_refusal(body: bytes) -> None:
+    try:
+        document = parse_json(body)
+    except InvalidInput as error:
+        assert error.detail.startswith(("The body", "NaN", "Infinity", "-Infinity"))
+    else:
+        json.dumps(document, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"{} {}", "not JSON"),
+        (b"{'a': 1}", "not JSON"),
+        (b'{"a": 1,}', "not JSON"),
+        (b'{"a": 01}', "not JSON"),
+        (b'{"a": "\x01"}', "not JSON"),
+        (b"9" * 5_000, "not JSON"),
+        (b"\xff", "UTF-8: byte 0"),
+        ("{}".encode("utf-16"), "UTF-8"),
+        (b"\xed\xa0\x80", "UTF-8"),
+        (b"[NaN]", "NaN is not JSON"),
+        (b"[Infinity]", "Infinity is not JSON"),
+        (b"[-Infinity]", "-Infinity is not JSON"),
+        (b'{"a": {"b": 1, "c": 2, "b": 3}}', "repeats the key 'b'"),
+        (b'{"a": 1, "\\u0061": 2}', "repeats the key 'a'"),
+        (b'["\\ud83d"]', "half of a surrogate pair"),
+        (b'["\\uDE00\\uD83D"]', "half of a surrogate pair"),
+        (b'{"\\udfff": 1}', "half of a surrogate pair"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_not_one_strict_document_is_refused_saying_why(body: bytes, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        parse_json(body)
+
+
+def test_a_whole_surrogate_pair_is_the_character_that_it_is() -> None:
+    assert parse_json(b'["\\ud83d\\ude00", "\\u00e9"]') == ["😀", "é"]
+
+
+def test_integers_beyond_64_bits_are_exact() -> None:
+    assert parse_json(b"[9007199254740993, 123456789012345678901234567890]") == [2**53 + 1, 123456789012345678901234567890]
+
+
+def test_a_million_keys_of_which_one_is_repeated_are_refused_in_seconds() -> None:
+    body = b"{" + b",".join(b'"%d":0' % number for number in range(300_000)) + b',"7":1}'
+    began = time.perf_counter()
+    with pytest.raises(InvalidInput, match="repeats the key '7'"):
+        parse_json(body)
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [("[]", "an array"), ('"a"', "a string"), ("null", "null"), ("true", "a boolean"), ("1", "a number")],
+)
+def test_a_document_that_is_no_object_is_named(document: str, kind: str) -> None:
+    with pytest.raises(InvalidInput, match=f"JSON object; got {kind}"):
+        read_object(sent(document.encode()))
+
+
+def test_a_body_is_read_up_to_its_limit_whatever_it_declares() -> None:
+    body = b'"12345678"'
+    assert read_json(sent(body), limit=10) == "12345678"
+    with pytest.raises(TooLarge, match="at most 9 bytes"):
+        read_json(sent(body), limit=9)
+    lying = sent(body)
+    lying.META["CONTENT_LENGTH"] = "1"
+    with pytest.raises(TooLarge):
+        read_json(lying, limit=9)
+
+
+def test_a_body_that_declares_too_much_is_refused_unread() -> None:
+    request = sent(b"")
+    request.META["CONTENT_LENGTH"] = "11"
+    request._stream = None  # type: ignore[assignment]  # reading it would fail otherwise
+    with pytest.raises(TooLarge):
+        read_json(request, limit=10)
+
+
+@pytest.mark.parametrize("declared", ["", "nonsense", "-1", "²", "1e3"])
+def test_a_length_that_is_none_does_not_stop_a_body_from_being_read(declared: str) -> None:
+    request = sent(b"1")
+    request.META["CONTENT_LENGTH"] = declared
+    assert read_json(request) == 1
+
+
+def test_a_body_that_ends_early_is_refused() -> None:
+    class Broken(BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise OSError("connection reset")
+
+    request = sent(b"{}")
+    request._stream = Broken()  # type: ignore[attr-defined]
+    with pytest.raises(InvalidInput, match="before its declared length"):
+        read_json(request)
+
+
+def test_every_missing_and_every_unknown_key_is_named() -> None:
+    with pytest.raises(InvalidInput, match="keys are a, b, c") as raised:
+        require_keys({"a": 1, "x": 2, "y": 3}, required={"a", "b"}, optional={"c"})
+    assert [(p.pointer, p.detail) for p in raised.value.problems] == [
+        ("/b", "is missing"),
+        ("/x", "is not known"),
+        ("/y", "is not known"),
+    ]
+    require_keys({"a": 1, "b": 2}, required={"a", "b"}, optional={"c"})
