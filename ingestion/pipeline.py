@@ -72,7 +72,7 @@ def stamped(
 ) -> pl.DataFrame:
     """Accepted rows as offline rows: with their place in the version order, their schema and where they came from.
 
-    A row's ordinal is its number in the whole run; its created timestamp is the acceptance's unless given by the source.
+    A row's ordinal is its number in the whole run; its created timestamp is the acceptance's unless its source has one.
     """
     arrived = pl.lit(accepted_at, dtype=TIMESTAMP_POLARS)
     return rows.with_columns(

@@ -164,7 +164,9 @@ def test_a_feature_is_not_replaced_by_itself(group: Any) -> None:
         ("archived", "active", "archived"),
     ],
 )
-def test_the_more_restrictive_of_a_features_and_its_groups_status_counts(own: str, of_group: str, effective: str) -> None:
+def test_the_more_restrictive_of_a_features_and_its_groups_status_counts(
+    own: str, of_group: str, effective: str
+) -> None:
     from catalog.models.status import effective_status
 
     assert effective_status(own, of_group) == effective

@@ -67,6 +67,7 @@ def test_a_drain_killed_after_its_commit_is_finished_without_doubling_a_row(grou
     push(group, [purchase(total_purchases=2)])
     catch_up()
     assert totals(group) == [1, 2]
+    assert len(contents.data_files(group)) == 2  # what has landed is not even written again
     assert not Drain.objects.filter(landed_at=None).exists()
 
 

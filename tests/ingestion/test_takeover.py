@@ -16,8 +16,9 @@ from django.utils import timezone
 from catalog.models import FeatureGroup, Run, RunState
 from catalog.models.run import SILENT_AFTER
 from engine.errors import Conflict, CorruptData, FeaturehubError, RunFailed
-from ingestion.ingest import execute, give_up_silent_runs, ingest
+from ingestion.ingest import execute, ingest
 from ingestion.models import SourceFile
+from ingestion.tasks import catch_up
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents, processes
 
@@ -150,10 +151,10 @@ def test_a_run_that_wakes_after_it_was_given_up_lands_nothing(group: FeatureGrou
 
 def test_silent_runs_are_given_up_without_waiting_for_the_next_file(group: FeatureGroup) -> None:
     lost = killed_before_its_commit(group)
-    give_up_silent_runs()
+    catch_up()
     assert state(lost) == (RunState.RUNNING, "")
     silence(lost)
-    give_up_silent_runs()
+    catch_up()
     assert state(lost) == (RunState.FAILED, "worker_lost")
     assert not SourceFile.objects.exists()
 

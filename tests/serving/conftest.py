@@ -66,7 +66,9 @@ def make_catalog() -> None:
         event_timestamp="event_timestamp",
     )
     add_feature(purchases, "average", "float64", expression="CASE WHEN total > 0 THEN total_spent / total ELSE 0 END")
-    make_customer_group("support", features={"tickets": "int64", "segment": "string"}, event_timestamp="event_timestamp")
+    make_customer_group(
+        "support", features={"tickets": "int64", "segment": "string"}, event_timestamp="event_timestamp"
+    )
     make_entity("shop", {"country": "string", "shop_number": "int64"})
     make_entity("product", {"product_id": "int64"})
     make_group("shop_ratings", "shop", {"rating": "float64"})
@@ -146,9 +148,12 @@ def made_hub(
 
 
 @pytest.fixture
-def hub(made_hub: tuple[Hub, dict[bytes, bytes]], db: None, private_redis_url: str) -> Hub:
-    """The module's hub as it was made, whatever the test before did to it."""
+def hub(
+    made_hub: tuple[Hub, dict[bytes, bytes]], db: None, private_redis_url: str, settings: Settings, tmp_path: Path
+) -> Hub:
+    """The module's hub as it was made, whatever the test before did to it; its pushes are not drained yet."""
     made, contents = made_hub
+    settings.FEATUREHUB_OFFLINE_PATH = tmp_path / "offline"
     client = redis.Redis.from_url(private_redis_url)
     client.flushall()
     client.mset(contents)

@@ -39,7 +39,9 @@ def test_an_entity_without_names_gives_every_served_feature_bare_unless_two_grou
     assert list(answer) == list(ALL_OF_C1)
 
 
-@pytest.mark.parametrize("names", ["average,total", "total,average", "support:segment,total,customer_purchases:segment"])
+@pytest.mark.parametrize(
+    "names", ["average,total", "total,average", "support:segment,total,customer_purchases:segment"]
+)
 def test_keys_stand_in_the_order_asked_and_as_asked(hub: Hub, names: str) -> None:
     answer = answer_of(hub.get(f"/features/customer/C1?features={names}"))
     assert list(answer) == names.split(",")
@@ -71,7 +73,10 @@ def test_an_ambiguous_name_is_refused_with_the_choices(hub: Hub) -> None:
 def test_unknown_names_are_all_listed_with_near_ones(hub: Hub) -> None:
     answer = answer_of(hub.get("/features/customer/C1?features=totl,averag"), 400)
     assert answer["code"] == "unknown_name"
-    assert [(e["pointer"], e["did_you_mean"][0]) for e in answer["errors"]] == [("totl", "total"), ("averag", "average")]
+    assert [(e["pointer"], e["did_you_mean"][0]) for e in answer["errors"]] == [
+        ("totl", "total"),
+        ("averag", "average"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,7 @@ def test_a_database_that_is_down_is_503_and_says_nothing_of_what_it_said(
     assert served.status_code == 200  # reading features needs Redis alone
 
 
-def test_a_process_that_saw_redis_fail_asks_the_database_again(
-    hub: Hub, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_process_that_saw_redis_fail_asks_the_database_again(hub: Hub, settings: Settings, tmp_path: Path) -> None:
     from catalog import snapshot
 
     assert hub.get("/features/customer/C1").status_code == 200

@@ -1,4 +1,4 @@
-"""Five different answers, read from rows as they lie in Redis: TTL edges, tombstones, older schemas, bytes of others."""
+"""Five different answers, from rows as they lie in Redis: TTL edges, tombstones, older schemas, foreign bytes."""
 
 from __future__ import annotations
 
