@@ -8,13 +8,14 @@ meanings under one name, and is refused until the group's version is raised (ADR
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 
 from catalog.models import Feature, FeatureGroup, StoredSchema
 from engine import expressions, validation
@@ -49,7 +50,7 @@ def current_schema(group: FeatureGroup) -> GroupSchema:
     with transaction.atomic():
         newest = group.schemas.select_for_update().last()
         if not newest or newest.version != group.version or newest.columns != columns:
-            if broken := changes_of_meaning(group, defined):
+            if broken := changes_of_meaning(stored_schemas(group), defined):
                 raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
             number = newest.number + 1 if newest else 1
             newest = group.schemas.create(version=group.version, number=number, columns=columns)
@@ -60,13 +61,18 @@ def _fields(schema: GroupSchema) -> dict[str, Any]:
     return {name: getattr(schema, name) for name in GroupSchema.__dataclass_fields__}
 
 
-def changes_of_meaning(group: FeatureGroup, defined: GroupSchema) -> list[str]:
-    """What of `defined` contradicts any schema that rows of the group's version were written under, in words.
+def changes_of_meaning(schemas: Iterable[StoredSchema], defined: GroupSchema) -> list[str]:
+    """What of `defined` contradicts any of a group's `schemas` that rows of its version were written under, in words.
 
     Any and not only the newest: a column that went away is still in the table, with its type.
     """
-    stored = group.schemas.select_related("group").filter(version=group.version)
-    return list(dict.fromkeys(change for s in stored for change in breaking_changes(from_stored(s), defined)))
+    stored = [from_stored(schema) for schema in schemas if schema.version == defined.version]
+    return list(dict.fromkeys(change for schema in stored for change in breaking_changes(schema, defined)))
+
+
+def stored_schemas(group: FeatureGroup) -> QuerySet[StoredSchema]:
+    """The schemas that rows of the group were written under, oldest first."""
+    return group.schemas.select_related("group")
 
 
 def breaking_changes(stored: GroupSchema, defined: GroupSchema) -> list[str]:
@@ -186,7 +192,7 @@ def _validate(group: FeatureGroup, features: list[Feature]) -> None:
     try:
         defined = schema_of(group, features)
         problems = [str(problem) for problem in problems_of(defined)]
-        problems += changes_of_meaning(group, defined) if group.pk else []
+        problems += changes_of_meaning(stored_schemas(group), defined) if group.pk else []
     except (FeaturehubError, TypeError) as error:
         problems = [str(error)]
     if problems:

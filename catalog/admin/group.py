@@ -31,7 +31,7 @@ from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
 from catalog.models import Feature, FeatureGroup, GroupInput, Run, Status
 from catalog.models.group import validate_dtype
-from catalog.schemas import breaking_changes, from_stored, problems_of, schema_of
+from catalog.schemas import changes_of_meaning, problems_of, schema_of, stored_schemas
 from engine.errors import FeaturehubError
 from engine.schema import GroupSchema
 
@@ -93,9 +93,8 @@ class GroupInputFormSet(PaginationInlineFormSet):
     def _problems(self) -> list[str]:
         defined = self._defined()
         problems = [str(problem) for problem in problems_of(defined)]
-        newest = self.instance.schemas.last() if self.instance.pk else None
-        if newest and newest.version == self.instance.version:
-            problems += breaking_changes(from_stored(newest), defined)
+        if self.instance.pk:
+            problems += changes_of_meaning(stored_schemas(self.instance), defined)
         return problems
 
     def _defined(self) -> GroupSchema:

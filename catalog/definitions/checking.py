@@ -154,10 +154,10 @@ def _versions(world: World) -> Iterator[Problem]:
         if old and group.version < old.version:
             detail = f"{name} has version {old.version} already; write version: {old.version} or a higher one"
             yield Problem(group.place.of("version"), detail)
-        stored = world.stored.get(name)
-        if not stored or stored.version != group.version or group.entity not in world.entities:
+        stored = world.stored.get(name, [])
+        if not stored or group.entity not in world.entities:
             continue
-        if broken := schemas.breaking_changes(schemas.from_stored(stored), world.schema(group)):
+        if broken := schemas.changes_of_meaning(stored, world.schema(group)):
             detail = f"{name} has stored rows and {'; '.join(broken)}: that needs version: {group.version + 1}"
             yield Problem(_pointer(world, group, None, ""), detail)
 

@@ -135,6 +135,6 @@ def _effects(world: World, name: str, old: Definition | None, new: Definition, k
 
 
 def _effects_of_new(world: World, group: FeatureGroup, name: str) -> Iterator[str]:
-    stored = world.stored.get(group.name)
+    stored = next(reversed(world.stored.get(group.name, [])), None)
     if stored and stored.version == group.version:
         yield f"schema {stored.number + 1}: rows written so far answer NOT_FOUND for {name} until backfilled"

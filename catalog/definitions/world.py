@@ -90,9 +90,12 @@ class World:
         return self.services_before | self.files.find(FeatureService)
 
     @cached_property
-    def stored(self) -> dict[str, StoredSchema]:
-        """The newest schema that rows of each group were written with."""
-        return {stored.group.name: stored for stored in StoredSchema.objects.select_related("group").order_by("number")}
+    def stored(self) -> dict[str, list[StoredSchema]]:
+        """The schemas that rows of each group were written under, oldest first."""
+        by_group: dict[str, list[StoredSchema]] = {}
+        for schema in StoredSchema.objects.select_related("group").order_by("number"):
+            by_group.setdefault(schema.group.name, []).append(schema)
+        return by_group
 
     def group_status(self, name: str, *, before: bool = False) -> str:
         """The status a group will have, or has; a group that is to be archived is so after all else."""
