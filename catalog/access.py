@@ -47,12 +47,13 @@ _TRUSTED_AT_MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request comes from: a key or a person, and what it may do."""
+    """Who a request comes from: a key or a person, and what it may do. `key_id` is the key's public id."""
 
     name: str
     scopes: frozenset[str]
     is_authenticated: bool = True
     is_active: bool = True
+    key_id: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -115,7 +116,7 @@ def _look_up(text: str) -> Caller:
         raise refused
     if key.owner is not None and not key.owner.is_active:
         raise refused
-    return Caller(key.name, frozenset(key.scopes))
+    return Caller(key.name, frozenset(key.scopes), key_id=key.public_id)
 
 
 def _random(length: int) -> str:
@@ -191,6 +192,11 @@ def scopes_of(user: Caller | AbstractBaseUser | AnonymousUser) -> frozenset[str]
     if isinstance(user, Caller):
         return user.scopes
     return frozenset(SCOPES) if getattr(user, "is_staff", False) else frozenset({READ})
+
+
+def principal_of(user: Caller | AbstractBaseUser | AnonymousUser) -> str:
+    """Who a caller is, whatever others are called: `key:<public id>` or `user:<number>`."""
+    return f"key:{user.key_id}" if isinstance(user, Caller) else f"user:{user.pk}"
 
 
 def _name(user: Caller | AbstractBaseUser | AnonymousUser) -> str:

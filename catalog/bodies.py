@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.http import HttpRequest
 from django.http.request import RawPostDataException
 from rest_framework.request import Request
 
-from engine.errors import InvalidInput, Problem, TooLarge
+from engine.errors import InvalidInput, Problem, TooLarge, UnsupportedMediaType
 
 MAX_BYTES = 10 << 20
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # may be one of a whole pair, too
@@ -22,37 +23,72 @@ def read_json(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> Any:
 
     Raises TooLarge, or InvalidInput for what is not JSON: NaN, Infinity, a repeated key, nesting without end.
     """
-    return parse_json(_body(request, limit))
+    return parse_json(read_body(request, limit=limit))
 
 
 def read_object(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> dict[str, Any]:
     """The JSON object of a request body; see `read_json`."""
-    document = read_json(request, limit=limit)
+    return parse_object(read_body(request, limit=limit))
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """One strict JSON object; see `parse_json`."""
+    document = parse_json(body)
     if not isinstance(document, dict):
         raise InvalidInput(f"The body is a JSON object; got {_kind(document)}.")
     return document
 
 
-def _body(request: Request | HttpRequest, limit: int) -> bytes:
-    declared = request.META.get("CONTENT_LENGTH") or "0"
-    too_large = TooLarge(f"A body has at most {limit} bytes.")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+def read_body(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a request body, declared or chunked; no more than `limit` and one are ever read.
+
+    Raises TooLarge, UnsupportedMediaType for an encoded body, InvalidInput for one that ends before its declared
+    length.
+    """
+    raw = request._request if isinstance(request, Request) else request
+    _refuse_encodings(raw)
+    declared = _declared_length(raw)
+    if declared > limit:
+        raise TooLarge(f"A body has at most {limit} bytes.")
     try:
-        raw = request._request if isinstance(request, Request) else request
-        body = raw.read(limit + 1)
+        body: bytes = _stream(raw).read(limit + 1)
     except (OSError, RawPostDataException) as error:
         raise InvalidInput("The body ended before its declared length.") from error
     if len(body) > limit:
-        raise too_large
+        raise TooLarge(f"A body has at most {limit} bytes.")
+    if len(body) < declared:
+        raise InvalidInput("The body ended before its declared length.")
     return body
 
 
+def _refuse_encodings(raw: HttpRequest) -> None:
+    encoding = raw.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaType("Bodies are read as they are; send this one without a Content-Encoding.")
+
+
+def _declared_length(raw: HttpRequest) -> int:
+    """The length that the request says; 0 where it says none."""
+    declared = raw.META.get("CONTENT_LENGTH") or "0"
+    return int(declared[:20]) if declared.isascii() and declared.isdecimal() else 0
+
+
+def _stream(raw: HttpRequest) -> Any:
+    """What the body is read from. Django reads nothing without a declared length, since not every server ends the
+    stream where the body ends; one that says that it does is taken at its word."""
+    is_chunked = "chunked" in raw.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+    return raw.META["wsgi.input"] if is_chunked and raw.META.get("wsgi.input_terminated") else raw
+
+
 def parse_json(body: bytes) -> Any:
-    """One strict JSON document in UTF-8; raises InvalidInput saying what is not JSON about it."""
+    """One strict JSON document in UTF-8; raises InvalidInput saying what is not JSON about it.
+
+    Numbers are what they are written as: a float too large is infinite, and so is an integer of more digits than Python
+    converts, so that whoever gets them names the place.
+    """
     try:
         text = body.decode()
-        document = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        document = _parsed(text)
         if _HALF_OF_A_PAIR.search(text):
             _refuse_half_characters(document)
     except UnicodeDecodeError as error:
@@ -62,6 +98,19 @@ def parse_json(body: bytes) -> Any:
     except ValueError as error:
         raise InvalidInput(f"The body is not JSON: {error}.") from error
     return document
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of more digits than Python converts; a second reading, since hooks cost time
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_bounded_int)
+
+
+def _bounded_int(digits: str) -> int | float:
+    return int(digits) if len(digits) <= sys.get_int_max_str_digits() else float(digits)
 
 
 def _refuse_half_characters(document: Any) -> None:

@@ -26,6 +26,7 @@ PROBLEMS = {
     409: "The state of the catalog does not allow it.",
     410: "An archived feature was asked for.",
     413: "More than one request may ask for or send.",
+    415: "A body of a type or an encoding that the route does not read.",
     422: "Rows or a source that break the types or the rules of their group.",
     503: "A store does not answer, or is being rebuilt; `Retry-After` says when to try again.",
 }
@@ -82,6 +83,10 @@ def in_query(name: str, description: str, *, enum: Sequence[str] | None = None) 
     return OpenApiParameter(
         name, OpenApiTypes.STR, OpenApiParameter.QUERY, description=description, enum=list(enum) if enum else None
     )
+
+
+def in_header(name: str, description: str) -> OpenApiParameter:
+    return OpenApiParameter(name, OpenApiTypes.STR, OpenApiParameter.HEADER, description=description)
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):

@@ -328,6 +328,12 @@ class Environment:
         "An event later than now by more than this is refused.",
         default=300,
     )
+    lease_seconds: float = _setting(
+        "FEATUREHUB_LEASE_SECONDS",
+        _number(1.0, 3600.0),
+        "A run whose worker has not been heard of for this long is taken up by another.",
+        default=30,
+    )
     failure_rate_limit: float = _setting(
         "FEATUREHUB_FAILURE_RATE_LIMIT",
         _number(0.0, 1.0),

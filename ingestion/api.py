@@ -1,8 +1,8 @@
-"""The way in over HTTP: one row to a group, a run of a group's source, and what became of a run."""
+"""The way in over HTTP: rows to a group, the deletion of one, a run of a group's source, and what became of a run."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import transaction
@@ -13,21 +13,34 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog.access import READ, WRITE
+from catalog.access import READ, WRITE, principal_of
 from catalog.api import json_response
-from catalog.bodies import read_object
-from catalog.models import Run, RunKind, RunState
-from catalog.openapi import documented, in_path
+from catalog.bodies import parse_object, read_body
+from catalog.models import FeatureGroup, Run, RunKind, RunState
+from catalog.openapi import documented, in_header, in_path, in_query
 from engine.entity_key import parse_id
-from engine.errors import Conflict, InvalidSource, NotFound, Unavailable
-from ingestion.push import find_group, push
+from engine.errors import Conflict, InvalidInput, InvalidSource, NotFound, Problem, Unavailable, near_names
+from ingestion.idempotency import Repeatable, check_key, fingerprint
+from ingestion.push import OnError, Pushed, delete, find_group, push
+from ingestion.push_bodies import ARROW, JSON, content_type_of, rows_in
 from ingestion.tasks import ingest_run
+
+PUSH_PROBLEMS = [400, 409, 413, 415, 422]
+IDEMPOTENCY_KEY = in_header(
+    "Idempotency-Key", "Of the sender's choice, kept for a day: the same request under it is done once."
+)
 
 
 class IngestedRowSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["success"])
     group_name = serializers.CharField()
     entity_id = serializers.CharField()
+    online = serializers.ChoiceField(["applied", "pending"])
+
+
+class PushedSerializer(serializers.Serializer[Any]):
+    accepted = serializers.IntegerField()
+    quarantined = serializers.IntegerField()
     online = serializers.ChoiceField(["applied", "pending"])
 
 
@@ -39,18 +52,129 @@ class IngestRowView(APIView):
     @documented(
         "ingest_row",
         answers={201: IngestedRowSerializer, 202: IngestedRowSerializer},
-        problems=[400, 409, 413, 422],
-        parameters=[in_path("group", "A feature group."), in_path("id", "The join key values, joined by commas.")],
+        problems=PUSH_PROBLEMS,
+        parameters=[
+            in_path("group", "A feature group."),
+            in_path("id", "The join key values, joined by commas."),
+            IDEMPOTENCY_KEY,
+        ],
         body={"application/json": {"type": "object", "additionalProperties": True}},
     )
     def post(self, request: Request, group: str, id: str) -> HttpResponse:
-        target = find_group(group)
-        keys = target.entity.key_fields()
-        names: dict[str, object] = dict(zip((key.name for key in keys), parse_id(id, keys), strict=True))
-        row = one_row(read_object(request), names, target.event_timestamp)
-        pushed = push(target, [row], by=str(request.user), default_event_timestamp=timezone.now())
+        target, body = find_group(group), read_body(request)
+        row = one_row(parse_object(body), keys_in(id, target), target.event_timestamp)
+        pushed = push(
+            target,
+            [row],
+            by=str(request.user),
+            default_event_timestamp=timezone.now(),
+            repeatable=repeatable(request, "ingest", id.encode(), body),
+        )
         answer = {"status": "success", "group_name": group, "entity_id": id, "online": pushed.online}
         return json_response(answer, status=201 if pushed.online == "applied" else 202)
+
+
+class GroupRowsView(APIView):
+    """`POST /api/v1/groups/<group>/rows`: many raw rows, all of them accepted or none, unless bad ones may be kept."""
+
+    scopes = {"POST": WRITE}
+
+    @documented(
+        "push_rows",
+        answers={200: PushedSerializer, 202: PushedSerializer},
+        problems=PUSH_PROBLEMS,
+        parameters=[
+            in_path("group", "A feature group."),
+            in_query("on_error", "What a bad row does: refuse all, or be kept apart.", enum=["reject", "quarantine"]),
+            IDEMPOTENCY_KEY,
+        ],
+        body={
+            JSON: {
+                "type": "object",
+                "required": ["rows"],
+                "properties": {"rows": {"type": "array", "items": {"type": "object", "additionalProperties": True}}},
+            },
+            ARROW: {"type": "string", "format": "binary"},
+        },
+    )
+    def post(self, request: Request, group: str) -> HttpResponse:
+        on_error = on_error_of(parameters(request, "on_error"))
+        content_type = content_type_of(request)
+        target, body = find_group(group), read_body(request)
+        pushed = push(
+            target,
+            rows_in(body, content_type),
+            by=str(request.user),
+            on_error=on_error,
+            repeatable=repeatable(request, "rows", on_error.encode(), content_type.encode(), body),
+        )
+        return pushed_response(pushed)
+
+
+class GroupRowView(APIView):
+    """`DELETE /api/v1/groups/<group>/rows/<id>`: from then on nothing older is served of this entity."""
+
+    scopes = {"DELETE": WRITE}
+
+    @documented(
+        "delete_row",
+        answers={200: PushedSerializer, 202: PushedSerializer},
+        problems=[400, 409, 422],
+        parameters=[
+            in_path("group", "A feature group."),
+            in_path("id", "The join key values, joined by commas."),
+            in_query("timestamp", "The event time of the deletion, RFC 3339; now if absent."),
+            IDEMPOTENCY_KEY,
+        ],
+    )
+    def delete(self, request: Request, group: str, id: str) -> HttpResponse:
+        at = parameters(request, "timestamp").get("timestamp")
+        target = find_group(group)
+        deleted = delete(
+            target,
+            keys_in(id, target),
+            at=at,
+            by=str(request.user),
+            repeatable=repeatable(request, "delete", id.encode(), (at or "").encode()),
+        )
+        return pushed_response(deleted)
+
+
+def pushed_response(pushed: Pushed) -> HttpResponse:
+    """200 with the counts, 202 while the online store does not show the rows."""
+    answer = {"accepted": pushed.accepted, "quarantined": pushed.quarantined, "online": pushed.online}
+    return json_response(answer, status=200 if pushed.online == "applied" else 202)
+
+
+def parameters(request: Request, *known: str) -> dict[str, str]:
+    """The query's parameters; raises InvalidInput for one that is not known or stands twice."""
+    given = request.query_params
+    problems = [Problem(name, "unknown parameter", near_names(name, known)) for name in given if name not in known]
+    problems += [Problem(name, "stands more than once") for name in given if len(given.getlist(name)) > 1]
+    if problems:
+        raise InvalidInput(f"The query's parameters are {', '.join(known)}.", problems)
+    return {name: str(given[name]) for name in given}
+
+
+def on_error_of(given: dict[str, str]) -> OnError:
+    choice = given.get("on_error", "reject")
+    if choice not in ("reject", "quarantine"):
+        raise InvalidInput(f"on_error is reject or quarantine; got {choice[:100]!r}.")
+    return cast(OnError, choice)
+
+
+def repeatable(request: Request, route: str, *parts: bytes) -> Repeatable | None:
+    """The request as its repetition is known by, when it has an Idempotency-Key; `parts` are all that it says."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    return Repeatable(principal_of(request.user), route, check_key(key), fingerprint(*parts))
+
+
+def keys_in(id: str, group: FeatureGroup) -> dict[str, object]:
+    """The join keys that an id in a path names."""
+    keys = group.entity.key_fields()
+    return dict(zip((key.name for key in keys), parse_id(id, keys), strict=True))
 
 
 def one_row(body: dict[str, Any], keys: dict[str, object], event_timestamp: str) -> dict[str, Any]:
@@ -82,6 +206,7 @@ class RunSerializer(serializers.Serializer[Any]):
     group = serializers.CharField()
     group_version = serializers.IntegerField()
     state = serializers.ChoiceField(RunState.values)
+    attempts = serializers.IntegerField()
     progress = serializers.FloatField(allow_null=True, help_text="From 0 to 1.")
     read = serializers.IntegerField()
     accepted = serializers.IntegerField()

@@ -18,6 +18,7 @@ from django.utils import timezone
 from catalog import stores
 from catalog.models import FeatureGroup
 from catalog.schemas import from_stored
+from engine import faults
 from engine.schema import SCHEMA
 from ingestion.models import Drain, PushBatch
 from ingestion.push_rows import rows_of
@@ -64,7 +65,8 @@ def _claim(group: FeatureGroup) -> Drain | None:
         same_version = waiting.filter(group_version=oldest.group_version).order_by("pk")
         chosen = list(same_version.values_list("pk", flat=True)[:BATCHES_PER_DRAIN])
         PushBatch.objects.filter(pk__in=chosen).update(drain=claimed)
-        return claimed
+    faults.hit("drain.after_claim")
+    return claimed
 
 
 def _can_skip_locked() -> bool:
@@ -76,6 +78,7 @@ def _land(claimed: Drain) -> int:
     frames = [rows for batch in batches if not (rows := rows_of(batch)).is_empty()]
     if frames:
         _commit(claimed, pl.concat(frames, how="diagonal"))
+    faults.hit("drain.before_landed")
     claimed.landed_at = timezone.now()
     claimed.save(update_fields=["landed_at"])
     return sum(frame.height for frame in frames)
@@ -92,4 +95,9 @@ def _commit(claimed: Drain, rows: pl.DataFrame) -> None:
         name = f"drain-{claimed.id}-{uuid.uuid4().hex[:8]}-{number}"
         files.append(table.write_file(part, schema.offline, name=name, sort_by=schema.key_names))
         schemas.append(schema.offline)
-    table.commit(files, pa.unify_schemas(schemas), transaction=transaction_id)
+        faults.hit("drain.after_file")
+    faults.hit("drain.before_delta_commit")
+    landing = table.commit(files, pa.unify_schemas(schemas), transaction=transaction_id)
+    faults.hit("drain.after_delta_commit")
+    if not landing.ours:  # another worker has just finished the same drain
+        table.discard(files)

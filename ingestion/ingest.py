@@ -7,7 +7,6 @@ reader sees until the one commit at its end; a run that fails before it leaves n
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +16,16 @@ from typing import Literal
 
 import pyarrow as pa
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
-from catalog import stores
-from catalog.models import FeatureGroup, Run, RunKind, RunState
+from catalog import runs, stores
+from catalog.models import FeatureGroup, Run, RunState
+from catalog.runs import Lease
 from catalog.schemas import current_schema
+from engine import faults
 from engine.conform import check_columns, conform_table
-from engine.errors import Conflict, FeaturehubError, InvalidSource, RunFailed, Unavailable
+from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
 from engine.offline.table import DataFile
 from engine.schema import GroupSchema
 from engine.violations import Violation
@@ -36,9 +37,6 @@ from ingestion.quarantine import Quarantine
 from ingestion.sources import Content
 
 log = logging.getLogger(__name__)
-
-#: The error code of a run whose worker ended before its commit: it may be carried out again.
-WORKER_LOST = "worker_lost"
 
 OnError = Literal["quarantine", "reject"]
 Progress = Callable[[Run], None]
@@ -54,52 +52,40 @@ def ingest(
 ) -> Run:
     """Ingest what is new in the group's source, or in `paths`; the finished run, with its counts.
 
-    Without new content the run succeeds and says so. Raises the error that ended a failed run, after it was recorded.
+    Without new content the run succeeds and says so. Raises the error that ended its attempt, after it was recorded; a
+    worker tries again what failed for a while only (catalog/runs.py).
     """
-    return execute(Run.queue(group, requested_by=by), paths=paths, on_error=on_error, progress=progress)
+    return execute(Run.queue(group, requested_by=by, paths=paths or (), on_error=on_error), progress=progress)
 
 
-def execute(
-    run: Run, *, paths: Sequence[Path] | None = None, on_error: OnError = "quarantine", progress: Progress | None = None
-) -> Run:
+def execute(run: Run, *, progress: Progress | None = None) -> Run:
     """Carry out a queued run, or one whose worker is gone; see `ingest`. A run that has ended is left as it is.
 
-    Raises Conflict while another worker carries it out.
+    Raises Conflict while another worker carries it out, and LeaseLost when it was cancelled or taken from this one.
     """
-    if not _begin(run):
+    _settle(run)
+    lease = runs.take(run)
+    if lease is None:
         return run
-    attempt = _Attempt(run, on_error, progress or (lambda _: None))
-    try:
-        attempt.carry_out(paths)
-    except FeaturehubError as error:
-        attempt.fail(str(error), error.code)
-        raise
-    except Exception:
-        # What we did not foresee still must not leave a run that says it is running; it is raised on, not hidden.
-        attempt.fail("The run ended by an error of the hub itself; its log has the details.", "server_error")
-        raise
+    with lease:
+        attempt = _Attempt(run, lease, progress or (lambda _: None))
+        try:
+            attempt.carry_out()
+        except LeaseLost:
+            if not attempt.has_succeeded_elsewhere():
+                raise
+        except FeaturehubError as error:
+            attempt.fail(str(error), error.code, retryable=error.retryable)
+            raise
+        except (OperationalError, MemoryError) as error:
+            attempt.fail(f"It may go better next time: {error!r}", Unavailable.code, retryable=True)
+            raise
+        except Exception:
+            # What we did not foresee still must not leave a run that says it is running; it is raised on, not hidden.
+            said = "The run ended by an error of the hub itself; its log has the details."
+            attempt.fail(said, "server_error", retryable=False)
+            raise
     return run
-
-
-def _begin(run: Run) -> bool:
-    """Whether the caller is to carry the run out, from its start and into the version that its group has now."""
-    recorded = Run.objects.get(pk=run.pk)
-    if recorded.is_silent:
-        _give_up_on(recorded)
-    with transaction.atomic():
-        recorded = Run.objects.select_for_update().get(pk=run.pk)
-        if recorded.state == RunState.RUNNING:
-            raise Conflict(f"Run {run.pk} is being carried out by another worker.")
-        if recorded.state == RunState.SUCCEEDED or recorded.error_code not in ("", WORKER_LOST):
-            run.refresh_from_db()
-            return False
-        run.quarantined.all().delete()
-        run.error = run.error_code = ""
-        run.finished_at = None
-        run.rows_read = run.rows_accepted = run.rows_quarantined = run.bytes_read = 0
-        run.group_version = run.group.version
-        run.begin()
-    return True
 
 
 @dataclass
@@ -107,20 +93,24 @@ class _Attempt:
     """The state of one run while it is carried out."""
 
     run: Run
-    on_error: OnError
+    lease: Lease
     progress: Progress
     claimed: int = 0
     files: list[DataFile] = field(default_factory=list)
+    commits: bool = False
 
     def __post_init__(self) -> None:
         self.table = stores.offline(self.run.group.name, self.run.group_version)
 
-    def carry_out(self, paths: Sequence[Path] | None) -> None:
+    def carry_out(self) -> None:
+        faults.hit("run.after_claim")
         require_writable(self.run.group)
-        claimed = claim(self.run, self._contents(paths))
+        self._refuse_another_version()
+        self.run.quarantined.all().delete()
+        claimed = claim(self.run, self._contents())
         self.claimed = len(claimed)
         if not claimed:
-            self.run.succeed("No new data: every file of the source has been read before.")
+            self.lease.succeed("No new data: every file of the source has been read before.")
             return
         schema = current_schema(self.run.group)
         for content in claimed:
@@ -129,28 +119,47 @@ class _Attempt:
         self._write(claimed, schema)
         self._land(schema)
 
-    def fail(self, error: str, code: str) -> None:
-        """End the run as failed, without a trace in either store; what has landed is not undone by what came after."""
-        if self.files and self.table.has_landed(f"run:{self.run.id}"):
-            self.run.succeed(f"Committed offline; then: {error}"[:255])
-            return
-        for file in self.files:
-            (self.table.folder / file.name).unlink(missing_ok=True)
-        self.run.source_files.all().delete()
-        self.run.fail(error, code)
+    def has_succeeded_elsewhere(self) -> bool:
+        """Leave the run to whom it belongs now, without a trace of this attempt; whether that one landed it."""
+        if not self.commits:
+            self.table.discard(self.files)
+        self.run.refresh_from_db()
+        return self.run.state == RunState.SUCCEEDED
 
-    def _contents(self, paths: Sequence[Path] | None) -> list[Content]:
+    def fail(self, error: str, code: str, *, retryable: bool) -> None:
+        """End the attempt without a trace in either store; what has landed is not undone by what came after."""
+        if self.commits and runs.has_landed(self.run):
+            self.lease.succeed(f"Committed offline; then: {error}", landed=True)
+            return
+        self.table.discard(self.files)
+        faults.hit("run.before_fail")
+        with transaction.atomic():
+            if self.lease.fail(error, code, retryable=retryable) and self.run.committing is None:
+                self.run.source_files.all().delete()
+
+    def _refuse_another_version(self) -> None:
+        run = self.run
+        if run.group_version != run.group.version:
+            raise RunFailed(
+                f"{run.group} moved to version {run.group.version} while rows for version {run.group_version} "
+                "were being committed; start a new run."
+            )
+
+    def _contents(self) -> list[Content]:
+        if self.run.paths:
+            return [sources.inspect(Path(path)) for path in self.run.paths]
         source = self.run.group.source
-        if paths is None and source is None:
+        if source is None:
             raise InvalidSource(f"{self.run.group} has no source; name a file with --from, or push rows to it.")
-        found = paths if paths is not None else sources.find(source.path)  # type: ignore[union-attr]
-        return [sources.inspect(path) for path in found]
+        return [sources.inspect(path) for path in sources.find(source.path)]
 
     def _write(self, contents: Sequence[Content], schema: GroupSchema) -> None:
         """Every accepted row in files beside the table, every rejected one in quarantine."""
-        self.token = uuid.uuid4().hex[:8]
         self.pipeline, self.quarantine = Pipeline(schema), Quarantine(self.run)
+        # A worker that was given up may still hold the file of an earlier attempt open: this one is another file.
+        self.quarantine.path.unlink(missing_ok=True)
         self.noted: Counter[tuple[str, str, str]] = Counter()
+        self.reported_at = timezone.now()
         try:
             for content in contents:
                 for batch in sources.read(content):
@@ -161,6 +170,7 @@ class _Attempt:
 
     def _write_batch(self, batch: pa.RecordBatch, content: Content, schema: GroupSchema) -> None:
         run = self.run
+        self.lease.check()
         processed = self.pipeline.process(
             conform_table(batch, schema, now=timezone.now(), max_skew=_max_skew(), text=content.is_text)
         )
@@ -174,9 +184,10 @@ class _Attempt:
             first_ordinal=run.rows_read,
             run=str(run.id),
         )
-        name = f"run-{run.id}-{self.token}-{len(self.files):05}"
+        name = f"run-{run.id}-{self.lease.token}-{len(self.files):05}"
         if len(offline):
             self.files.append(self.table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names))
+            faults.hit("run.after_file")
         self._report(batch.num_rows, len(offline))
 
     def _note(self, violations: Iterable[Violation]) -> None:
@@ -188,34 +199,47 @@ class _Attempt:
         run.rows_read += read
         run.rows_accepted += accepted
         run.rows_quarantined = self.quarantine.rows
-        if run.heartbeat_at is None or timezone.now() - run.heartbeat_at > timedelta(seconds=1):
-            run.beat()
+        if timezone.now() - self.reported_at > timedelta(seconds=1):
+            self.lease.report()
+            self.reported_at = timezone.now()
         self.progress(run)
 
     def _land(self, schema: GroupSchema) -> None:
         run = self.run
         self._refuse_too_many_failures()
-        self.quarantine.record()
         run.warnings = [
             {"column": column, "rule": rule, "detail": detail, "rows": rows}
             for (column, rule, detail), rows in self.noted.items()
         ]
-        if self.files:
-            self._commit(schema)
-        run.succeed(_bring_online(run.group) if self.files else "No row was accepted.")
+        if not self.files:
+            self.quarantine.record()
+            self.lease.succeed("No row was accepted.")
+            return
+        self._commit(schema)
+        faults.hit("run.before_materialize")
+        said = _bring_online(run.group, step=self.lease.step)
+        faults.hit("run.after_materialize")
+        self.lease.succeed(said, landed=True)
 
     def _commit(self, schema: GroupSchema) -> None:
+        """The one commit of the run. Another attempt of it may have been quicker: then these files are nobody's."""
         run = self.run
-        with transaction.atomic():
-            # Under the lock of its row, so that nobody gives up on it between the look and the commit.
-            Run.objects.select_for_update().get(pk=run.pk)
+        with self.lease.about_to_commit():
             if run.source_files.count() < self.claimed:
-                raise RunFailed("It was silent for so long that it was given up; another run may read its files now.")
-            run.delta_version = self.table.commit(self.files, schema.offline, transaction=f"run:{run.id}")
+                raise Conflict("It was silent for so long that it was given up; another run may read its files now.")
+            self.quarantine.record()
+        self.commits = True
+        faults.hit("run.before_delta_commit")
+        landing = self.table.commit(self.files, schema.offline, transaction=runs.transaction_of(run))
+        faults.hit("run.after_delta_commit")
+        run.delta_version = landing.version
+        if not landing.ours:
+            self.table.discard(self.files)
+        self.lease.step()
 
     def _refuse_too_many_failures(self) -> None:
         run, limit = self.run, settings.FEATUREHUB_FAILURE_RATE_LIMIT
-        if self.on_error == "reject":
+        if run.on_error == "reject":
             limit = 0.0
         if run.rows_read and run.rows_quarantined / run.rows_read > limit:
             self.quarantine.record()
@@ -225,10 +249,10 @@ class _Attempt:
             )
 
 
-def _bring_online(group: FeatureGroup) -> str:
+def _bring_online(group: FeatureGroup, *, step: Callable[[], None]) -> str:
     """Bring what has landed online; what to say of it when Redis does not answer."""
     try:
-        materialize.materialize(group)
+        materialize.materialize(group, progress=lambda _: step())
     except Unavailable:
         return "Committed offline; the online store follows when Redis is back."
     return ""
@@ -239,17 +263,44 @@ def claim(run: Run, contents: Sequence[Content]) -> list[Content]:
 
     Raises Conflict while another run is reading one of them, since what it ends with decides whether this one must.
     """
-    claimed = []
-    for content in contents:
+    claimed: list[Content] = []
+    for content in {content.sha256: content for content in reversed(contents)}.values():
         known = _known(run, content)
-        if known is not None and known.run.is_silent:
-            _give_up_on(known.run)
+        if known is not None and known.run_id != run.id and _settle(known.run):
             known = _known(run, content)
         if known is None:
             claimed += _enter(run, content)
-        elif known.run_id != run.id and known.run.state in (RunState.QUEUED, RunState.RUNNING):
-            raise Conflict(f"{content.path} is being read by run {known.run_id}; try again when it has ended.")
-    return claimed
+        elif known.run_id == run.id or _take_over(known, run):
+            claimed.append(content)
+    return sorted(claimed, key=contents.index)
+
+
+def _settle(lost: Run) -> bool:
+    """Take the run from its worker if that one is gone, and bring online what it had committed."""
+    settled = runs.settle(lost.pk)
+    if settled == RunState.SUCCEEDED:
+        _bring_online(lost.group, step=lambda: None)
+    return settled is not None
+
+
+def _take_over(known: SourceFile, run: Run) -> bool:
+    """Whether a content that another run claimed is this one's to read now: not when that one has read it.
+
+    Raises Conflict while it may still be read or committed by that run.
+    """
+    other = known.run
+    if other.state == RunState.SUCCEEDED:
+        return False
+    if other.committing is not None:
+        raise Conflict(
+            f"{known.path} may have been committed by run {other.pk}, whose worker ended on the way; "
+            f"try again when that run has ended as succeeded, or retry it if it is {RunState.DEAD.value}."
+        )
+    if other.state == RunState.RUNNING:
+        raise Conflict(f"{known.path} is being read by run {other.pk}; try again when it has ended.")
+    if not SourceFile.objects.filter(pk=known.pk, run=other).update(run=run):
+        raise Conflict(f"{known.path} has just been claimed by another run; try again when it has ended.")
+    return True
 
 
 def _known(run: Run, content: Content) -> SourceFile | None:
@@ -269,30 +320,8 @@ def _enter(run: Run, content: Content) -> list[Content]:
             )
     except IntegrityError as error:
         raise Conflict(f"{content.path} has just been claimed by another run; try again when it has ended.") from error
+    faults.hit("run.after_entry")
     return [content]
-
-
-def _give_up_on(run: Run) -> None:
-    """End a run whose worker is gone: as succeeded if its commit landed, else as failed, its claims given back."""
-    with transaction.atomic():
-        lost = Run.objects.select_for_update().select_related("group").get(pk=run.pk)
-        if not lost.is_silent:
-            return
-        has_landed = stores.offline(lost.group.name, lost.group_version).has_landed(f"run:{lost.id}")
-        if has_landed:
-            lost.succeed("Its worker ended after the commit; the online store was brought up by another run.")
-        else:
-            lost.fail("Its worker ended before the commit; nothing of it is visible.", WORKER_LOST)
-            lost.source_files.all().delete()
-    if has_landed:
-        _bring_online(lost.group)
-
-
-def give_up_silent_runs() -> None:
-    """End every run whose worker is gone, so that none says for ever that it is running."""
-    for run in Run.objects.select_related("group").filter(state=RunState.RUNNING, kind=RunKind.INGEST):
-        if run.is_silent:
-            _give_up_on(run)
 
 
 def _max_skew() -> timedelta:

@@ -19,6 +19,7 @@ from catalog import stores
 from catalog.models import CatalogState, FeatureGroup
 from catalog.models.state import new_epoch
 from catalog.schemas import from_stored
+from engine import faults
 from engine.entity_key import encode_keys
 from engine.errors import CorruptData
 from engine.offline.table import read_file
@@ -47,6 +48,7 @@ def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[
     added = None if full else table.files_added(cursor.delta_version, until)
     files = table.files(until) if added is None and until >= 0 else added or []
     rows = _upsert_files(group, files, progress or (lambda _: None))
+    faults.hit("materialize.before_cursor")
     cursor.advance(until)
     return rows
 
@@ -131,10 +133,12 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
         epoch = new_epoch()
         CatalogState.current()
         CatalogState.objects.filter(pk=1).update(epoch=epoch)
+        faults.hit("rebuild.after_epoch")
         for group in FeatureGroup.objects.select_related("entity"):
             for batch in PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None):
                 upsert_frame(group, rows_of(batch))
             materialize(group, full=True, progress=partial(_report, group.name, lock, progress))
+        faults.hit("rebuild.before_open")
         _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
         _open_for_reading(epoch)
         return True

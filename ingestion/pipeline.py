@@ -67,12 +67,28 @@ class Pipeline:
         return Processed(accepted, rejected, [*validated.warned, *validated.nulled])
 
 
+def without_values(keys: pl.DataFrame, schema: GroupSchema) -> pl.DataFrame:
+    """Conformed rows as accepted ones whose features and inputs are all null: what a tombstone holds."""
+    dtypes = {column.name: column.dtype for column in schema.inputs}
+    dtypes |= {feature.name: feature.dtype for feature in schema.features}
+    nulls = [pl.lit(None, dtype=dtype.polars).alias(name) for name, dtype in dtypes.items()]
+    return keys.with_columns(nulls).with_row_index(ROW)
+
+
 def stamped(
-    rows: pl.DataFrame, schema: GroupSchema, *, accepted: int, accepted_at: datetime, first_ordinal: int, run: str
+    rows: pl.DataFrame,
+    schema: GroupSchema,
+    *,
+    accepted: int,
+    accepted_at: datetime,
+    first_ordinal: int,
+    run: str,
+    deleted: bool = False,
 ) -> pl.DataFrame:
     """Accepted rows as offline rows: with their place in the version order, their schema and where they came from.
 
     A row's ordinal is its number in the whole run; its created timestamp is the acceptance's unless its source has one.
+    `deleted` makes them tombstones: older rows of their entities, in version order, are dead.
     """
     arrived = pl.lit(accepted_at, dtype=TIMESTAMP_POLARS)
     return rows.with_columns(
@@ -80,7 +96,7 @@ def stamped(
         pl.lit(accepted, dtype=pl.Int64).alias(ACCEPTED),
         (pl.col(ROW).cast(pl.Int64) + first_ordinal).alias(ORDINAL),
         pl.lit(schema.schema_id, dtype=pl.Int32).alias(SCHEMA),
-        pl.lit(False).alias(DELETED),
+        pl.lit(deleted).alias(DELETED),
         pl.lit(run).alias(RUN),
     ).select(schema.offline.names)
 

@@ -1,29 +1,37 @@
-"""Pushing rows: the request's rows through the pipeline, into the log, then online, then the answer."""
+"""Pushing and deleting rows: through the pipeline, into the log in one transaction, then online, then the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from catalog.models import Acceptance, FeatureGroup, Status
+from catalog.models import Acceptance, FeatureGroup, Run, RunKind, RunState, Status
 from catalog.schemas import Local, current_schema
-from engine.conform import conform_rows
-from engine.errors import Conflict, InvalidRows, Problem, Unavailable, unknown_name
+from engine import faults
+from engine.errors import Conflict, FeaturehubError, SchemaMoved, Unavailable, unknown_name
 from engine.schema import GroupSchema
-from engine.violations import Violation
 from ingestion import materialize, push_rows
-from ingestion.models import PushBatch
-from ingestion.pipeline import Pipeline, stamped
+from ingestion.idempotency import Repeatable
+from ingestion.models import IdempotencyKey, PushBatch
+from ingestion.pipeline import stamped
+from ingestion.push_rows import Computed, Rows
+from ingestion.quarantine import Quarantine
 
-#: Problems named in one refusal; the rest are counted.
-NAMED_PROBLEMS = 20
+#: How often rows are computed for a group that changes meanwhile, before the sender is told to try again.
+ATTEMPTS = 3
+
+Online = Literal["applied", "pending"]
+OnError = Literal["reject", "quarantine"]
+Compute = Callable[[GroupSchema], Computed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +39,14 @@ class Pushed:
     """What became of a push: `applied` is readable online now, `pending` will be when Redis is back."""
 
     accepted: int
-    online: Literal["applied", "pending"]
+    online: Online
+    quarantined: int = 0
 
 
 def find_group(name: str) -> FeatureGroup:
     """The group that rows may be written to; raises UnknownName with near names, or Conflict when it is archived."""
-    group = FeatureGroup.objects.select_related("entity", "source").filter(name=name).first()
+    known = FeatureGroup.objects.select_related("entity", "source")
+    group = known.filter(name=name).first() if "\0" not in name else None  # PostgreSQL takes no NUL in a text
     if group is None:
         raise unknown_name("feature group", name, FeatureGroup.objects.values_list("name", flat=True))
     require_writable(group)
@@ -51,78 +61,202 @@ def require_writable(group: FeatureGroup) -> None:
 
 def push(
     group: FeatureGroup,
-    rows: Sequence[Mapping[str, object]],
+    rows: Rows,
     *,
     by: str = "",
     local: Local | None = None,
     default_event_timestamp: datetime | None = None,
+    on_error: OnError = "reject",
+    repeatable: Repeatable | None = None,
 ) -> Pushed:
     """Accept all of `rows` or none: when this returns they are in the log and, unless pending, online.
 
-    Raises InvalidRows naming row and column of each value that breaks its type or its rule, and Conflict for an
-    archived group.
+    With `on_error="quarantine"` the good rows are accepted and the bad ones kept, under a run of kind `push`.
+    Raises InvalidRows naming row and column of each value that breaks its type or its rule, Conflict for an archived
+    group, SchemaMoved when the group kept changing, IdempotencyKeyReused.
     """
-    require_writable(group)
-    schema = current_schema(group)
-    accepted = _computed(schema, rows, local, default_event_timestamp)
-    if accepted.is_empty():
-        return Pushed(0, "applied")
-    with transaction.atomic():
-        acceptance = Acceptance.take()
-        offline = stamped(
-            accepted,
-            schema,
-            accepted=acceptance.pk,
-            accepted_at=acceptance.accepted_at,
-            first_ordinal=0,
-            run=f"push:{acceptance.pk}",
-        )
-        PushBatch.objects.create(
-            group=group,
-            group_version=group.version,
-            acceptance=acceptance,
-            rows=push_rows.to_bytes(offline, schema),
-            row_count=offline.height,
-            pushed_by=by,
-        )
-    return Pushed(offline.height, _bring_online(group, offline))
+
+    def compute(schema: GroupSchema) -> Computed:
+        computed = push_rows.compute(rows, schema, local=local, default_event_timestamp=default_event_timestamp)
+        if on_error == "reject":
+            push_rows.require_all(computed, schema)
+        return computed
+
+    return _accept(group, compute, by=by, repeatable=repeatable)
 
 
-def _computed(
-    schema: GroupSchema,
-    rows: Sequence[Mapping[str, object]],
-    local: Local | None,
-    default_event_timestamp: datetime | None,
-) -> pl.DataFrame:
-    conformed = conform_rows(
-        rows,
+def delete(
+    group: FeatureGroup,
+    keys: Mapping[str, object],
+    *,
+    at: datetime | str | None = None,
+    by: str = "",
+    repeatable: Repeatable | None = None,
+) -> Pushed:
+    """Accept a tombstone of one entity, at `at` (aware, or RFC 3339; now if absent); raises as `push` does.
+
+    Its rows that are older in version order are dead in both stores, whenever they arrive; a newer one revives it.
+    """
+    when = timezone.now() if at is None else at
+
+    def compute(schema: GroupSchema) -> Computed:
+        return push_rows.compute_tombstone({**keys, schema.event_timestamp: when}, schema)
+
+    return _accept(group, compute, by=by, repeatable=repeatable)
+
+
+class _Repeated(Exception):
+    """The same request has been accepted by another transaction meanwhile."""
+
+    def __init__(self, before: IdempotencyKey) -> None:
+        self.before = before
+
+
+def _accept(group: FeatureGroup, compute: Compute, *, by: str, repeatable: Repeatable | None) -> Pushed:
+    if repeatable and (before := repeatable.find(group)):
+        return _as_before(group, before)
+    for _ in range(ATTEMPTS):
+        require_writable(group)
+        schema = current_schema(group)
+        computed = compute(schema)
+        try:
+            logged = _log(group, schema, computed, by=by, repeatable=repeatable)
+        except SchemaMoved:
+            group = _as_it_is_now(group)
+        except _Repeated as repeated:
+            return _as_before(group, repeated.before)
+        else:
+            faults.hit("push.after_log_commit")
+            online: Online = "applied" if logged is None else _bring_online(group, logged)
+            return Pushed(computed.accepted.height, online, computed.rejected_count)
+    raise SchemaMoved(f"{group.name} changed {ATTEMPTS} times while the rows were computed for it; send them again.")
+
+
+def _as_it_is_now(group: FeatureGroup) -> FeatureGroup:
+    return FeatureGroup.objects.select_related("entity", "source").get(pk=group.pk)
+
+
+def _as_before(group: FeatureGroup, before: IdempotencyKey) -> Pushed:
+    """What was answered then, with `online` as it is now."""
+    online: Online = "applied"
+    if before.accepted:
+        batch = before.batch
+        is_served = batch is not None and batch.group_version == group.version
+        online = _bring_online(group, push_rows.rows_of(batch) if batch and is_served else None)
+    return Pushed(before.accepted, online, before.quarantined)
+
+
+def _log(
+    group: FeatureGroup, schema: GroupSchema, computed: Computed, *, by: str, repeatable: Repeatable | None
+) -> pl.DataFrame | None:
+    """One transaction for the rows, the quarantine of the others and the key; the logged rows, None without any.
+
+    Raises _Repeated, and SchemaMoved when `schema` is not the group's by now; nothing is kept then.
+    """
+    offline = batch = None
+    with _kept_payloads(group, computed, by) as quarantine, transaction.atomic():
+        record = _claim(group, repeatable)  # first: it is what a parallel repetition waits for
+        _require_current(group, schema)
+        if quarantine or computed.accepted.height:
+            acceptance = Acceptance.take()
+            if computed.accepted.height:
+                offline = _stamped(computed, schema, acceptance)
+                batch = _batch(group, schema, offline, acceptance, by)
+            if quarantine:
+                _record(quarantine, computed, acceptance)
+        if record:
+            record.answered(computed.accepted.height, computed.rejected_count, batch)
+    return offline
+
+
+def _claim(group: FeatureGroup, repeatable: Repeatable | None) -> IdempotencyKey | None:
+    if repeatable is None:
+        return None
+    record, is_mine = repeatable.claim(group)
+    if not is_mine:
+        raise _Repeated(record)
+    return record
+
+
+def _require_current(group: FeatureGroup, schema: GroupSchema) -> None:
+    """Raises SchemaMoved when the catalog, as this transaction sees it, says something else than `schema`.
+
+    All of the definition is compared, since a changed rule or input does not move the catalog's version.
+    """
+    now = _as_it_is_now(group)
+    require_writable(now)
+    if current_schema(now) != schema:
+        raise SchemaMoved(f"{group.name} changed while the rows were computed for it; send them again.")
+
+
+def _stamped(computed: Computed, schema: GroupSchema, acceptance: Acceptance) -> pl.DataFrame:
+    return stamped(
+        computed.accepted,
         schema,
-        now=timezone.now(),
-        max_skew=timedelta(seconds=settings.FEATUREHUB_MAX_CLOCK_SKEW_SECONDS),
-        default_event_timestamp=default_event_timestamp,
+        accepted=acceptance.pk,
+        accepted_at=acceptance.accepted_at,
+        first_ordinal=0,
+        run=f"push:{acceptance.pk}",
+        deleted=computed.deleted,
     )
-    processed = Pipeline(schema, local or {}).process(conformed)
-    if processed.rejected:
-        raise InvalidRows(
-            f"{schema.group} takes none of the {len(rows)} rows: some break its types or rules.",
-            _problems(processed.rejected)[:NAMED_PROBLEMS],
-        )
-    return processed.accepted
 
 
-def _problems(violations: Sequence[Violation]) -> list[Problem]:
-    """One problem per row and column: the first, since what follows on one cell follows from it."""
-    found: dict[str, Problem] = {}
-    for violation in violations:
-        for row in violation.rows.to_list():
-            pointer = f"/rows/{row}/{violation.column}"
-            found.setdefault(pointer, Problem(pointer, f"{violation.rule}: {violation.detail}"))
-    return list(found.values())
+def _batch(
+    group: FeatureGroup, schema: GroupSchema, offline: pl.DataFrame, acceptance: Acceptance, by: str
+) -> PushBatch:
+    return PushBatch.objects.create(
+        group=group,
+        group_version=schema.version,
+        acceptance=acceptance,
+        rows=push_rows.to_bytes(offline, schema),
+        row_count=offline.height,
+        pushed_by=by,
+    )
 
 
-def _bring_online(group: FeatureGroup, rows: pl.DataFrame) -> Literal["applied", "pending"]:
+@contextmanager
+def _kept_payloads(group: FeatureGroup, computed: Computed, by: str) -> Iterator[Quarantine | None]:
+    """The rejected rows in a file of a run that is not saved yet; the file goes when the rows are refused after all."""
+    if not computed.rejected:
+        yield None
+        return
+    run = Run(kind=RunKind.PUSH, group=group, group_version=group.version, requested_by=by, started_at=timezone.now())
+    quarantine = Quarantine(run)
     try:
-        materialize.upsert_frame(group, rows)
+        quarantine.add(computed.raw(), computed.rejected, first_row=0)
+        quarantine.close()
+        _sync(quarantine.path)
+        yield quarantine
+    except (FeaturehubError, _Repeated):  # a commit whose outcome is unknown keeps the file
+        quarantine.path.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """What the answer says is kept is on the disk, and so is its name."""
+    for place in (path, path.parent):
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _record(quarantine: Quarantine, computed: Computed, acceptance: Acceptance) -> None:
+    run = quarantine.run
+    run.acceptance, run.state, run.finished_at = acceptance, RunState.SUCCEEDED, timezone.now()
+    run.rows_read = len(computed.sent)
+    run.rows_accepted, run.rows_quarantined = computed.accepted.height, quarantine.rows
+    run.save(force_insert=True)
+    quarantine.record()
+
+
+def _bring_online(group: FeatureGroup, rows: pl.DataFrame | None) -> Online:
+    try:
+        if rows is not None:
+            faults.hit("push.before_upsert")
+            materialize.upsert_frame(group, rows)
+            faults.hit("push.after_upsert")
         return "pending" if materialize.is_cold() else "applied"  # nothing of a cold store is readable
     except Unavailable:
         return "pending"  # the drain brings every batch online once more

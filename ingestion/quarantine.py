@@ -5,9 +5,10 @@ Payloads of a run are one Parquet file beside the group's tables; the database h
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -44,10 +45,12 @@ class Quarantine:
         self._samples: dict[tuple[str, str], list[dict[str, object]]] = {}
         self._writer: pq.ParquetWriter | None = None
 
-    def add(self, batch: pa.RecordBatch, violations: Sequence[Violation], *, first_row: int) -> None:
+    def add(
+        self, batch: pa.RecordBatch | Sequence[Mapping[str, object]], violations: Sequence[Violation], *, first_row: int
+    ) -> None:
         """Keep the rows of `batch` that the violations name, each under the first rule it broke."""
         for violation in first_of_each_row(violations):
-            payloads = _payloads(batch.take(violation.rows.to_arrow()))
+            payloads = _payloads_of(batch, violation)
             numbers = [first_row + row for row in violation.rows.to_list()]
             self._write(violation, numbers, payloads)
             self._count(violation, numbers, payloads)
@@ -90,6 +93,14 @@ class Quarantine:
     def broken_rules(self) -> str:
         """The rules that rows broke, most rows first, for a message: `amount min_value: 112 rows; ...`."""
         return "; ".join(f"{column} {rule}: {count} rows" for (column, rule), count in self._counts.most_common(5))
+
+
+def _payloads_of(batch: pa.RecordBatch | Sequence[Mapping[str, object]], violation: Violation) -> list[str]:
+    if isinstance(batch, pa.RecordBatch):
+        return _payloads(batch.take(violation.rows.to_arrow()))
+    rows = [{name: _sayable(value) for name, value in batch[row].items()} for row in violation.rows.to_list()]
+    # Not orjson: it refuses integers beyond 64 bits, which are what some rows are here for.
+    return [json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=repr) for row in rows]
 
 
 def _payloads(rows: pa.RecordBatch) -> list[str]:

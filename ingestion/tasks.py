@@ -7,35 +7,45 @@ from collections.abc import Callable
 from functools import partial
 
 from celery import shared_task
+from celery.signals import worker_ready
+from kombu.exceptions import OperationalError
 
+from catalog import runs
 from catalog.models import FeatureGroup, Run
 from engine.errors import FeaturehubError, Unavailable
 from ingestion import drain, ingest, materialize
 from ingestion.push import find_group
+from ingestion.schedules import claim_tick
 
 log = logging.getLogger(__name__)
 
 
 @shared_task(name="ingestion.tasks.ingest_run")
 def ingest_run(run_id: str) -> None:
-    """Carry out a queued run."""
+    """Carry out a queued run, or one whose worker is gone; told a second time it does nothing."""
     run = Run.objects.select_related("group__entity", "group__source", "acceptance").get(pk=run_id)
     _logged(f"ingesting {run.group.name}", lambda: ingest.execute(run))
 
 
 @shared_task(name="ingestion.tasks.ingest_scheduled")
 def ingest_scheduled(group: str) -> None:
-    """What a group's schedule calls: one run over what is new."""
-    _logged(f"ingesting {group}", lambda: ingest.ingest(find_group(group), by="schedule"))
+    """What a group's schedule calls: one run over what is new, once for each due time."""
+    _logged(f"ingesting {group}", lambda: _ingest_when_due(group))
+
+
+def _ingest_when_due(group: str) -> None:
+    run = claim_tick(find_group(group))
+    if run is not None:
+        ingest.execute(run)
 
 
 @shared_task(name="ingestion.tasks.catch_up")
 def catch_up() -> None:
     """Every few seconds: pushes from the log into the offline tables, offline rows into the online store.
 
-    Runs whose workers are gone are ended first. What is wrong with one group does not keep the others behind.
+    Runs whose workers are gone are taken up first. What is wrong with one group does not keep the others behind.
     """
-    ingest.give_up_silent_runs()
+    take_up_runs()
     for group in drain.waiting_groups():
         _logged(f"draining {group.name}", partial(drain.drain, group))
     try:
@@ -44,6 +54,22 @@ def catch_up() -> None:
             _logged(f"bringing {group.name} online", partial(materialize.materialize, group))
     except Unavailable as error:
         log.warning("the online store cannot be brought up to date: %s", error.detail)
+
+
+def take_up_runs() -> None:
+    """Settle the runs whose workers are gone, and tell the broker of queued ones that nobody has begun."""
+    runs.settle_all()
+    try:
+        for run in runs.due_hints():
+            ingest_run.delay(str(run.pk))
+    except OperationalError as error:  # they stay queued, and are due again
+        log.warning("the broker does not take tasks: %s", error)
+
+
+@worker_ready.connect(dispatch_uid="ingestion.catch_up")
+def on_worker_ready(**_: object) -> None:
+    """A worker that starts looks at once for what an earlier one has left, also while no beat runs."""
+    catch_up.delay()
 
 
 def _logged(what: str, work: Callable[[], object]) -> None:

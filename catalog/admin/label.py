@@ -17,6 +17,8 @@ COLOURS: dict[str, str] = {
     RunState.RUNNING: "primary",
     RunState.SUCCEEDED: "success",
     RunState.FAILED: "danger",
+    RunState.DEAD: "danger",
+    RunState.CANCELLED: "warning",
     "valid": "success",
     "revoked": "danger",
 }
@@ -30,6 +32,8 @@ ICONS: dict[str, str] = {
     RunState.RUNNING: "sync",
     RunState.SUCCEEDED: "check_circle",
     RunState.FAILED: "error",
+    RunState.DEAD: "skull",
+    RunState.CANCELLED: "cancel",
     "valid": "check_circle",
     "revoked": "block",
 }

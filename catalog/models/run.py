@@ -1,9 +1,11 @@
-"""Runs: every ingestion and materialization, with what it read, kept and refused."""
+"""Runs: every ingestion and materialization, with what it read, kept and refused, and who is at it."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from django.db import models
@@ -13,24 +15,39 @@ from django.utils import timezone
 from catalog.models.acceptance import Acceptance
 from catalog.models.group import FeatureGroup
 
-#: A running run that has not been heard of for this long has lost its worker.
-SILENT_AFTER = timedelta(seconds=60)
+#: A queued run that no worker has begun for this long is announced to the broker (again).
+HINT_AFTER = timedelta(seconds=30)
 
 
 class RunKind(models.TextChoices):
     INGEST = "ingest"
     MATERIALIZE = "materialize"
+    PUSH = "push"
+    REPLAY = "replay"
 
 
 class RunState(models.TextChoices):
+    """Dead: three attempts failed or lost their workers, and nobody tries again unless somebody asks for it."""
+
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+def first_hint() -> datetime:
+    """When a new run is announced again: whoever queues it announces it once, or begins it, at once."""
+    return timezone.now() + HINT_AFTER
 
 
 class Run(models.Model):
-    """One recorded ingestion or materialization. `error` is for people, `error_code` for programs."""
+    """One recorded ingestion or materialization. `error` is for people, `error_code` for programs.
+
+    The worker of an attempt holds a lease (catalog/runs.py): until `lease_until`, by the database's clock, the run is
+    its own, and what it writes here it writes under its `token`, which every takeover raises.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=12, choices=RunKind, default=RunKind.INGEST)
@@ -39,6 +56,8 @@ class Run(models.Model):
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     acceptance = models.OneToOneField(Acceptance, on_delete=models.PROTECT, related_name="run")
     requested_by = models.CharField(max_length=150, blank=True)
+    paths = models.JSONField(default=list, blank=True, help_text="Files named by the operator; empty: the source's.")
+    on_error = models.CharField(max_length=10, default="quarantine")
     rows_read = models.PositiveBigIntegerField(default=0)
     rows_accepted = models.PositiveBigIntegerField(default=0)
     rows_quarantined = models.PositiveBigIntegerField(default=0)
@@ -54,26 +73,52 @@ class Run(models.Model):
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Begun since it was queued or retried.")
+    worker = models.CharField(max_length=255, blank=True, help_text="host:process:thread of the last attempt.")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    token = models.PositiveIntegerField(default=0, help_text="Rises with each attempt and each takeover.")
+    committing = models.PositiveIntegerField(
+        null=True, blank=True, help_text="The token of the first attempt whose commit may still arrive; empty: none."
+    )
+    hint_due_at = models.DateTimeField(default=first_hint)
+
     class Meta:
         ordering = ["-created_at"]
-        indexes = [models.Index(fields=["group", "-created_at"])]
+        indexes = [
+            models.Index(fields=["group", "-created_at"]),
+            models.Index(fields=["state"], condition=Q(state__in=["queued", "running"]), name="run_unfinished"),
+        ]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=RunState.values), name="run_state_is_known"),
             models.CheckConstraint(condition=Q(kind__in=RunKind.values), name="run_kind_is_known"),
+            models.CheckConstraint(condition=Q(on_error__in=["quarantine", "reject"]), name="run_on_error_is_known"),
         ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.group.name} {self.id}"
 
     @classmethod
-    def queue(cls, group: FeatureGroup, *, requested_by: str = "", kind: str = RunKind.INGEST) -> Run:
-        """A new run of the group's current version, with its place in the version order taken."""
+    def queue(
+        cls,
+        group: FeatureGroup,
+        *,
+        requested_by: str = "",
+        kind: str = RunKind.INGEST,
+        paths: Sequence[Path] = (),
+        on_error: str = "quarantine",
+    ) -> Run:
+        """A new run of the group's current version, with its place in the version order taken.
+
+        `paths` are kept, absolute, so that whoever takes the run up reads the same files.
+        """
         return cls.objects.create(
             kind=kind,
             group=group,
             group_version=group.version,
             acceptance=Acceptance.take(),
             requested_by=requested_by,
+            paths=[str(path.absolute()) for path in paths],
+            on_error=on_error,
         )
 
     @property
@@ -83,26 +128,18 @@ class Run(models.Model):
             return None
         return ((self.finished_at or timezone.now()) - self.started_at).total_seconds()
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether it says that it is running, but its worker has not been heard of."""
-        heard = self.heartbeat_at or self.created_at
-        return self.state == RunState.RUNNING and heard < timezone.now() - SILENT_AFTER
-
     def begin(self) -> None:
+        """Start a run that the request which made it carries out itself: it has no lease and is not taken up."""
         self.state, self.started_at = RunState.RUNNING, timezone.now()
-        self.beat()
-
-    def beat(self) -> None:
-        """Record progress, and that the worker is alive."""
-        self.heartbeat_at = timezone.now()
         self.save()
 
     def succeed(self, message: str = "") -> None:
+        """End such a run."""
         self.state, self.finished_at, self.message = RunState.SUCCEEDED, timezone.now(), message
         self.save()
 
     def fail(self, error: str, code: str) -> None:
+        """End such a run, or one that was never begun."""
         self.state, self.finished_at, self.error, self.error_code = RunState.FAILED, timezone.now(), error, code
         self.save()
 
@@ -114,6 +151,7 @@ class Run(models.Model):
             "group": self.group.name,
             "group_version": self.group_version,
             "state": self.state,
+            "attempts": self.attempts,
             "progress": self.bytes_read / self.bytes_total if self.bytes_total else None,
             "read": self.rows_read,
             "accepted": self.rows_accepted,

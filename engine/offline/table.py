@@ -43,6 +43,17 @@ class DataFile:
     event_range: tuple[datetime, datetime] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What a commit found or did: the table's version then, and whether the transaction is in it with these files.
+
+    Not `ours`: another attempt of the same transaction landed first, and these files are nobody's.
+    """
+
+    version: int
+    ours: bool
+
+
 class OfflineTable:
     """The Delta table in `folder`; made by the first commit, empty until then."""
 
@@ -93,8 +104,8 @@ class OfflineTable:
         events = pc.min_max(table[EVENT_TIMESTAMP])
         return DataFile(path.name, table.num_rows, size, (events["min"].as_py(), events["max"].as_py()))
 
-    def commit(self, files: Sequence[DataFile], schema: pa.Schema, *, transaction: str) -> int:
-        """Make `files` part of the table in one version, once per `transaction`; the version that the table has then.
+    def commit(self, files: Sequence[DataFile], schema: pa.Schema, *, transaction: str) -> Landing:
+        """Make `files` part of the table in one version, once per `transaction`.
 
         Columns that the table lacks are added first: deltalake would otherwise drop them at the next compaction.
         Raises Unavailable when other writers won every attempt.
@@ -106,9 +117,9 @@ class OfflineTable:
                 if table.transaction_version(transaction) is None:
                     self._append(table, files, transaction)
                     self._fsync_log(opened_at, table.version())
-                else:
-                    self._fsync_landed(table, transaction)
-                return table.version()
+                    return Landing(table.version(), ours=True)
+                landed = self._fsync_landed(table, transaction)
+                return Landing(table.version(), ours=self._may_hold(landed, files))
             except CommitFailedError:
                 time.sleep(0.01 * attempt)
         raise Unavailable(f"Other writers won {COMMIT_ATTEMPTS} commits in a row on {self.folder}; try again.")
@@ -148,12 +159,25 @@ class OfflineTable:
             _fsync(path)
         fsync_folder(log)
 
-    def _fsync_landed(self, table: DeltaTable, transaction: str) -> None:
-        """The same from the version of `transaction` on: its writer may have been killed between commit and fsync."""
+    def _fsync_landed(self, table: DeltaTable, transaction: str) -> int:
+        """The same from the version of `transaction` on, which it returns: its writer may have been killed between
+        commit and fsync. An earlier version when that log is no longer kept."""
         version = last = table.version()
         while version > 0 and (actions := self._actions(version)) is not None and not _names(actions, transaction):
             version -= 1
         self._fsync_log(version, last)
+        return version
+
+    def _may_hold(self, version: int, files: Sequence[DataFile]) -> bool:
+        """Whether a version added one of these files, or can no longer be asked: then they are better kept."""
+        actions = self._actions(version)
+        added = {action["add"]["path"] for action in actions or () if "add" in action}
+        return not added or not added.isdisjoint(file.name for file in files)
+
+    def discard(self, files: Sequence[DataFile]) -> None:
+        """Remove files that no commit made part of the table."""
+        for file in files:
+            (self.folder / file.name).unlink(missing_ok=True)
 
     def _actions(self, version: int) -> list[dict[str, Any]] | None:
         """The actions of one version; None when its log is no longer kept."""

@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import suppress
 from io import BytesIO
+from math import inf
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.bodies import parse_json, read_json, read_object, require_keys
-from engine.errors import InvalidInput, TooLarge
+from engine.errors import InvalidInput, TooLarge, UnsupportedMediaType
 
 
 def sent(body: bytes, **meta: Any) -> HttpRequest:
@@ -53,7 +54,6 @@ def test_any_bytes_are_a_document_or_a_clear_refusal(body: bytes) -> None:
         (b'{"a": 1,}', "not JSON"),
         (b'{"a": 01}', "not JSON"),
         (b'{"a": "\x01"}', "not JSON"),
-        (b"9" * 5_000, "not JSON"),
         (b"\xff", "UTF-8: byte 0"),
         ("{}".encode("utf-16"), "UTF-8"),
         (b"\xed\xa0\x80", "UTF-8"),
@@ -92,6 +92,27 @@ def test_one_repeated_key_among_very_many_is_refused_in_seconds() -> None:
     with pytest.raises(InvalidInput, match="repeats the key '7'"):
         parse_json(body)
     assert time.perf_counter() - began < 5
+
+
+def test_an_integer_of_more_digits_than_python_converts_is_infinite_as_such_a_float_is() -> None:
+    body = b'{"a": ' + b"9" * 5_000 + b', "b": -' + b"9" * 5_000 + b', "c": 12, "d": 1e999}'
+    assert parse_json(body) == {"a": inf, "b": -inf, "c": 12, "d": inf}
+    with pytest.raises(InvalidInput, match="not JSON"):
+        parse_json(b"9" * 5_000 + b",")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "nonsense"])
+def test_an_encoded_body_is_refused_unread(encoding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="without a Content-Encoding"):
+        read_json(sent(b"{}", HTTP_CONTENT_ENCODING=encoding))
+    assert read_json(sent(b"{}", HTTP_CONTENT_ENCODING="Identity")) == {}
+
+
+def test_a_body_shorter_than_it_declares_is_refused() -> None:
+    request = sent(b"{}")
+    request.META["CONTENT_LENGTH"] = "3"
+    with pytest.raises(InvalidInput, match="before its declared length"):
+        read_json(request)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from catalog.models import Acceptance, FeatureGroup
 from engine.errors import Conflict, InvalidRows, UnknownName
 from ingestion import drain, materialize
 from ingestion.models import PushBatch
-from ingestion.push import NAMED_PROBLEMS, Pushed, find_group, push
-from ingestion.push_rows import rows_of
+from ingestion.push import Pushed, find_group, push
+from ingestion.push_rows import NAMED_PROBLEMS, rows_of
 from ingestion.tasks import catch_up
 from tests.factories import ELEVEN, NOON, TEN, add_feature, make_customer_group, purchase
 from tests.ingestion import contents

@@ -14,11 +14,10 @@ from django.db import connection
 from django.utils import timezone
 
 from catalog.models import FeatureGroup, Run, RunState
-from catalog.models.run import SILENT_AFTER
-from engine.errors import Conflict, CorruptData, FeaturehubError, RunFailed
+from engine.errors import Conflict, CorruptData, FeaturehubError, LeaseLost
 from ingestion.ingest import execute, ingest
 from ingestion.models import SourceFile
-from ingestion.tasks import catch_up
+from ingestion.tasks import catch_up, ingest_run
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents, processes
 
@@ -45,14 +44,15 @@ def killed_before_its_commit(group: FeatureGroup) -> Run:
 def killed_after_its_commit(group: FeatureGroup) -> Run:
     """A run whose rows landed, but nobody wrote down that they did, and nothing of it is online."""
     run = ingest(group)
-    Run.objects.update(state=RunState.RUNNING, finished_at=None, delta_version=None)
+    held = {"token": run.token, "committing": run.token, "lease_until": timezone.now() + timedelta(seconds=30)}
+    Run.objects.update(state=RunState.RUNNING, finished_at=None, delta_version=None, **held)
     contents.forget_online(group)
     group.online_cursors.update(delta_version=-1)
     return run
 
 
 def silence(run: Run) -> None:
-    Run.objects.filter(pk=run.pk).update(heartbeat_at=timezone.now() - SILENT_AFTER - timedelta(seconds=1))
+    Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
 
 
 def state(run: Run) -> tuple[str, str]:
@@ -81,12 +81,15 @@ def test_a_conflict_gives_back_what_the_second_run_had_claimed(group: FeatureGro
     assert [entry.run_id for entry in SourceFile.objects.all()] == [first.pk]
 
 
-def test_a_silent_run_that_did_not_land_is_given_up_and_its_content_read_again(group: FeatureGroup) -> None:
+def test_a_silent_run_that_did_not_land_is_queued_again_and_its_content_may_be_read_by_another(
+    group: FeatureGroup,
+) -> None:
     lost = killed_before_its_commit(group)
     silence(lost)
     run = ingest(group)
     assert (run.state, run.rows_accepted) == (RunState.SUCCEEDED, 2)
-    assert state(lost) == (RunState.FAILED, "worker_lost")
+    assert state(lost) == (RunState.QUEUED, "")
+    assert execute(Run.objects.get(pk=lost.pk)).message == "No new data: every file of the source has been read before."
     assert [row["_run"] for row in contents.offline(group)] == [str(run.id)] * 2
     assert len(contents.online(group)) == 2
 
@@ -135,28 +138,30 @@ def test_a_run_that_somebody_is_at_is_not_executed_a_second_time(group: FeatureG
 
 
 def test_a_run_that_wakes_after_it_was_given_up_lands_nothing(group: FeatureGroup) -> None:
-    """It sleeps in its last batch; another gives it up, reads its file and lands; then it wakes and goes on."""
+    """It sleeps in its last batch; another takes its file over and lands; then it wakes and goes on."""
     other: list[Run] = []
 
     def sleep_until_given_up(run: Run) -> None:
         silence(run)
         other.append(ingest(group))
 
-    with pytest.raises(RunFailed, match="it was given up"):
+    with pytest.raises(LeaseLost, match="was given up; it is queued now"):
         ingest(group, progress=sleep_until_given_up)
     assert [row["_run"] for row in contents.offline(group)] == [str(other[0].id)] * 2
     assert SourceFile.objects.get().run_id == other[0].pk
-    assert {run.state for run in group.runs.exclude(pk=other[0].pk)} == {RunState.FAILED}
+    assert {run.state for run in group.runs.exclude(pk=other[0].pk)} == {RunState.QUEUED}
+    assert len(contents.data_files(group)) == 1
 
 
-def test_silent_runs_are_given_up_without_waiting_for_the_next_file(group: FeatureGroup) -> None:
+def test_silent_runs_are_taken_up_without_waiting_for_the_next_file(group: FeatureGroup) -> None:
     lost = killed_before_its_commit(group)
     catch_up()
     assert state(lost) == (RunState.RUNNING, "")
     silence(lost)
     catch_up()
-    assert state(lost) == (RunState.FAILED, "worker_lost")
-    assert not SourceFile.objects.exists()
+    assert state(lost) == (RunState.QUEUED, "")
+    assert ingest_run.apply([str(lost.pk)]).successful()
+    assert (state(lost), customers(group)) == ((RunState.SUCCEEDED, ""), ["C1", "C2"])
 
 
 INGEST_AND_DIE = """

@@ -87,7 +87,7 @@ def write(table: OfflineTable, *customers: str, schema: GroupSchema = PURCHASES)
 
 
 def land(table: OfflineTable, transaction: str, *customers: str, schema: GroupSchema = PURCHASES) -> int:
-    return table.commit([write(table, *customers, schema=schema)], schema.offline, transaction=transaction)
+    return table.commit([write(table, *customers, schema=schema)], schema.offline, transaction=transaction).version
 
 
 def customers_of(table: OfflineTable) -> list[str]:
@@ -143,7 +143,7 @@ def test_a_file_that_nobody_committed_is_in_no_table(table: OfflineTable) -> Non
 
 def test_a_commit_makes_its_files_part_of_the_table(table: OfflineTable) -> None:
     files = [write(table, "C1"), write(table, "C2", "C3")]
-    assert table.commit(files, PURCHASES.offline, transaction="run:1") == 1
+    assert table.commit(files, PURCHASES.offline, transaction="run:1").version == 1
     assert customers_of(table) == ["C1", "C2", "C3"]
     assert table.files() == sorted(str(table.folder / file.name) for file in files)
 
