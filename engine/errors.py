@@ -1,27 +1,27 @@
 """What can go wrong, as one tree; every error says what was wrong, where, and what would be right.
 
-    FeaturehubError
-    ├── InvalidInput            400  what the caller sent cannot be used as it is
-    │   ├── InvalidDefinition   422  a definitions file, a catalog edit or a schema with problems
-    │   │   └── InvalidExpression    a transformation that is not a checked scalar expression
-    │   ├── InvalidRows         422  rows that break the types or the rules of their group
-    │   ├── InvalidSource       422  a source path, file or column that cannot be read as declared
-    │   ├── InvalidSpine        422  a spine that lacks a key or a timestamp, or has a wrong one
-    │   ├── UnknownName         400  a name that the catalog does not have (near names are offered)
-    │   ├── AmbiguousName       400  a bare feature name that stands in several groups
-    │   └── TooLarge            413  more rows or values than one request may ask for
-    ├── NotFound                404  the thing named by the address does not exist
-    │   └── EntityNotFound      404  no row of that entity in any group asked
-    ├── NotAuthenticated        401  no key, or a key that is not valid
-    ├── NotAllowed              403  a valid key without the scope
-    ├── Conflict                409  the catalog's state does not allow it
-    │   ├── FeatureNotActive    409  a draft feature was asked for
-    │   └── StillRead           409  something that is still read cannot be archived
-    ├── FeatureArchived         410  an archived feature was asked for
-    ├── RunFailed               500  a run that ended without landing; nothing of it is visible
-    ├── CorruptData             500  stored bytes or files that fail their checksum or cannot be decoded
-    └── Unavailable             503  a store does not answer now (retryable)
-        └── OnlineStoreCold     503  Redis answers but does not hold the store: it is being rebuilt
+FeaturehubError
+├── InvalidInput            400  what the caller sent cannot be used as it is
+│   ├── InvalidDefinition   422  a definitions file, a catalog edit or a schema with problems
+│   │   └── InvalidExpression    a transformation that is not a checked scalar expression
+│   ├── InvalidRows         422  rows that break the types or the rules of their group
+│   ├── InvalidSource       422  a source path, file or column that cannot be read as declared
+│   ├── InvalidSpine        422  a spine that lacks a key or a timestamp, or has a wrong one
+│   ├── UnknownName         400  a name that the catalog does not have (near names are offered)
+│   ├── AmbiguousName       400  a bare feature name that stands in several groups
+│   └── TooLarge            413  more rows or values than one request may ask for
+├── NotFound                404  the thing named by the address does not exist
+│   └── EntityNotFound      404  no row of that entity in any group asked
+├── NotAuthenticated        401  no key, or a key that is not valid
+├── NotAllowed              403  a valid key without the scope
+├── Conflict                409  the catalog's state does not allow it
+│   ├── FeatureNotActive    409  a draft feature was asked for
+│   └── StillRead           409  something that is still read cannot be archived
+├── FeatureArchived         410  an archived feature was asked for
+├── RunFailed               500  a run that ended without landing; nothing of it is visible
+├── CorruptData             500  stored bytes or files that fail their checksum or cannot be decoded
+└── Unavailable             503  a store does not answer now (retryable)
+    └── OnlineStoreCold     503  Redis answers but does not hold the store: it is being rebuilt
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_what_is_no_checked_scalar_expression_is_refused_quickly(text: str) -> N
     start = time.perf_counter()
     with pytest.raises(InvalidExpression) as refused:
         compile_expression(text, COLUMNS)
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 10  # what is not bounded here takes minutes
     assert refused.value.__cause__ is None or len(str(refused.value)) < 1_000
 
 
