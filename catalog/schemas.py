@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from catalog.models import Feature, FeatureGroup, StoredSchema
-from engine import expressions, validation
+from engine import transformations, validation
 from engine.errors import FeaturehubError, InvalidDefinition, Problem
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema, Transformation
 
@@ -142,9 +142,9 @@ def _transformation(how: dict[str, Any] | None) -> Transformation | None:
     return None if how is None else Transformation(**{**how, "arguments": tuple(how["arguments"])})
 
 
-def transformer(schema: GroupSchema, local: Local | None = None) -> expressions.Transformer:
+def transformer(schema: GroupSchema, local: Local | None = None) -> transformations.Transformer:
     """The compiled transformations of a schema, with the functions that the settings allow."""
-    return expressions.compile_group(schema, modules=settings.FEATUREHUB_FUNCTION_MODULES, local=local or {})
+    return transformations.compile_group(schema, modules=settings.FEATUREHUB_FUNCTION_MODULES, local=local or {})
 
 
 def problems_of(schema: GroupSchema) -> list[Problem]:

@@ -158,18 +158,12 @@ def checked_against(published: bytes | None) -> Catalog:
     with _lock:
         if _current is not None and _current.published == published:
             return _current  # another thread has read it while this one waited
-        catalog = load()
-        if _epoch(published) != catalog.state.epoch:
+        state = State.parse(published)
+        if state is None or state.epoch != CatalogState.current().epoch:
             raise OnlineStoreCold("The online store holds old contents: it is being rebuilt from the offline store.")
+        catalog = load()
         catalog.published = published
         return _replace(catalog)
-
-
-def _epoch(published: bytes) -> str:
-    try:
-        return State.parse(published).epoch
-    except ValueError:
-        return ""  # not what we wrote there: as good as empty
 
 
 def forget() -> None:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from django.conf import settings
 from pyarrow import csv
 
 from engine.errors import InvalidSource
+from engine.parquet import open_parquet
 
 ROWS_PER_BATCH = 131_072
 CSV_BLOCK_BYTES = 8 << 20
@@ -105,7 +105,7 @@ def column_names(content: Content) -> list[str]:
     with _read_errors(content):
         if content.is_text:
             return _csv_header(content)
-        with pq.ParquetFile(content.path) as file:
+        with open_parquet(content.path) as file:
             return list(file.schema_arrow.names)
 
 
@@ -164,5 +164,5 @@ def _read_csv(content: Content) -> Iterator[pa.RecordBatch]:
 
 
 def _read_parquet(content: Content) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(content.path, page_checksum_verification=True) as file:
+    with open_parquet(content.path) as file:
         yield from file.iter_batches(batch_size=ROWS_PER_BATCH)

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from django.http import HttpResponse
-from rest_framework import serializers
+from rest_framework import renderers, serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -20,7 +20,7 @@ from catalog.openapi import documented, in_path, in_query
 from catalog.snapshot import FeatureSnapshot
 from engine.errors import InvalidInput, Problem, near_names
 from engine.status import STATUSES
-from serving import vectors
+from serving import arrow, vectors
 from serving.lookup import read_entity
 from serving.vectors import MakePlan, Vectors, rfc3339
 
@@ -122,10 +122,18 @@ class VectorsSerializer(serializers.Serializer[Any]):
     )
 
 
+class ArrowRenderer(renderers.BaseRenderer):
+    """Stands for the Arrow stream while DRF looks what the caller accepts; the view writes it itself."""
+
+    media_type = arrow.MEDIA_TYPE
+    format = "arrow"
+
+
 class VectorsView(APIView):
-    """`POST /api/v1/vectors`: many entities, features of one service or of a list."""
+    """`POST /api/v1/vectors`: many entities, features of one service or of a list; JSON, or Arrow by `Accept`."""
 
     scopes = {"POST": READ}
+    renderer_classes = [renderers.JSONRenderer, ArrowRenderer]
 
     @documented(
         "vectors",
@@ -138,16 +146,11 @@ class VectorsView(APIView):
         as_string = _parameters(request, {"int64": INT64}).get("int64") == "string"
         asked = parse_request(read_object(request))
         found = vectors.read(asked.make_plan, asked.entities)
-        answer: dict[str, Any] = {
-            "feature_names": found.plan.feature_names,
-            "entities": asked.entities,
-            "values": found.json_values(int64_as_string=as_string),
-        }
-        if "statuses" in asked.include:
-            answer["statuses"] = found.statuses
-        if "event_timestamps" in asked.include:
-            answer["event_timestamps"] = [[None if us is None else rfc3339(us) for us in row] for row in found.event_us]
-        return json_response(answer, headers=deprecation_headers(found.plan.deprecated))
+        headers = deprecation_headers(found.plan.deprecated)
+        if isinstance(request.accepted_renderer, ArrowRenderer):
+            body = arrow.stream(found, asked.entities, include=asked.include)
+            return HttpResponse(body, content_type=arrow.MEDIA_TYPE, headers=headers)
+        return json_response(_columnar(found, asked, int64_as_string=as_string), headers=headers)
 
 
 class VectorsRequest:
@@ -170,6 +173,19 @@ def parse_request(body: dict[str, Any]) -> VectorsRequest:
     if not isinstance(entities, dict) or not all(isinstance(column, list) for column in entities.values()):
         raise InvalidInput('entities is an object of columns, one per join key: {"customer_id": ["C1", "C2"]}.')
     return VectorsRequest(_make_plan(service, features), entities, include)
+
+
+def _columnar(found: Vectors, asked: VectorsRequest, *, int64_as_string: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "feature_names": found.plan.feature_names,
+        "entities": asked.entities,
+        "values": found.json_values(int64_as_string=int64_as_string),
+    }
+    if "statuses" in asked.include:
+        answer["statuses"] = found.statuses
+    if "event_timestamps" in asked.include:
+        answer["event_timestamps"] = [[None if us is None else rfc3339(us) for us in row] for row in found.event_us]
+    return answer
 
 
 def _make_plan(service: object, features: object) -> MakePlan:

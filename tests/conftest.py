@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -39,6 +40,10 @@ def _make_environment() -> None:
 
 
 _make_environment()
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("hub", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("hub")
 
 
 def pytest_configure() -> None:

@@ -23,9 +23,7 @@ from engine.errors import InvalidDefinition, Problem
 REASON = "apply"
 
 
-def apply(
-    files: Sequence[str | Path], *, prune: bool = False, by: str = "", local: Collection[str] = ()
-) -> Plan:
+def apply(files: Sequence[str | Path], *, prune: bool = False, by: str = "", local: Collection[str] = ()) -> Plan:
     """Make the catalog what the files say, in one transaction, and return what that changed.
 
     What an absent key means is told by `plan`. Applying the same files again changes nothing: no history, no catalog

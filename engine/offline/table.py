@@ -26,6 +26,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from engine.errors import CorruptData, Unavailable
+from engine.parquet import open_parquet
 from engine.schema import ACCEPTED, EVENT_TIMESTAMP, SCHEMA, VERSION_ORDER
 
 COMMIT_ATTEMPTS = 20
@@ -213,7 +214,7 @@ def read_file(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Re
     Columns that an older file lacks are left out.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             have = set(file.schema_arrow.names)
             wanted = None if columns is None else [name for name in columns if name in have]
             rows = 0

@@ -7,6 +7,7 @@ what it read: the catalog version and the epoch of the store's contents.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ return 1
 #: Where the version of a row lies in its value (codec.py); compared as bytes it is the version order.
 VERSION_BYTES = slice(2, 34)
 
+STATE = re.compile(rb"(\d{1,18}):([0-9a-f]{1,32})")
+
 #: Keys per call of the script: enough to spread its cost, few enough that readers wait at most a few ms.
 UPSERT_BATCH = 500
 
@@ -75,9 +78,10 @@ class State:
     epoch: str
 
     @classmethod
-    def parse(cls, raw: bytes) -> State:
-        version, _, epoch = raw.decode().partition(":")
-        return cls(int(version), epoch)
+    def parse(cls, raw: bytes) -> State | None:
+        """The state in these bytes; None when they are not one."""
+        match = STATE.fullmatch(raw)
+        return cls(int(match[1]), match[2].decode()) if match else None
 
 
 class OnlineStore:

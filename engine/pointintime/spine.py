@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.errors import InvalidSpine, Problem, near_names
+from engine.parquet import open_parquet
 from engine.pointintime.rule import RESERVED_PREFIX
 from engine.schema import TIMESTAMP_ARROW, Dtype, Field
 
@@ -52,7 +53,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     if not path.is_file():
         raise InvalidSpine(f"There is no spine file {str(path)!r}.")
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise InvalidSpine(f"The spine file {str(path)!r} cannot be read as Parquet: {error}") from error

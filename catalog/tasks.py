@@ -1,0 +1,13 @@
+"""Celery's way to the functions of this app."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from catalog import publishing
+
+
+@shared_task(name="catalog.tasks.publish")
+def publish() -> None:
+    """Every second: tell readers the catalog version of the database, in case a change could not."""
+    publishing.publish()
