@@ -10,7 +10,6 @@ FeaturehubError
 │   ├── UnknownName         400  a name that the catalog does not have (near names are offered)
 │   ├── AmbiguousName       400  a bare feature name that stands in several groups
 │   ├── TooLarge            413  more rows or values than one request may ask for or send
-│   ├── RequestTimeout      408  a body that did not come to its end in time
 │   ├── UnsupportedMediaType 415 a body of a type or an encoding that the route does not read
 │   └── IdempotencyKeyReused 422 another request under a key that has been used
 ├── NotFound                404  the thing named by the address does not exist

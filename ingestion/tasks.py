@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from catalog import runs
 from catalog.models import FeatureGroup, Run
 from engine.errors import FeaturehubError, Unavailable
-from ingestion import drain, ingest, materialize
+from ingestion import drain, idempotency, ingest, materialize
 from ingestion.push import find_group
 from ingestion.schedules import claim_tick
 
@@ -54,6 +54,7 @@ def catch_up() -> None:
             _logged(f"bringing {group.name} online", partial(materialize.materialize, group))
     except Unavailable as error:
         log.warning("the online store cannot be brought up to date: %s", error.detail)
+    idempotency.forget_expired()
 
 
 def take_up_runs() -> None:

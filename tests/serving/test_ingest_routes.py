@@ -68,7 +68,7 @@ def test_a_run_is_queued_and_can_be_asked_about(hub: Hub, slash: str, give_a_sou
     assert response["Location"] == f"/api/v1/runs/{run['id']}"
     asked = answer_of(hub.get(f"/api/v1/runs/{run['id']}{slash}"))
     assert asked == run
-    assert list(asked)[:7] == ["id", "kind", "group", "group_version", "state", "progress", "read"]
+    assert list(asked)[:8] == ["id", "kind", "group", "group_version", "state", "attempts", "progress", "read"]
 
 
 @pytest.mark.parametrize("id", ["00000000-0000-0000-0000-000000000000", "nonsense"])
