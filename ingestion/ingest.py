@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -162,11 +163,15 @@ class _Attempt:
         self.reported_at = timezone.now()
         try:
             for content in contents:
-                for batch in sources.read(content):
+                before = self.run.bytes_read
+                for batch in sources.read(content, partial(self._count_bytes, before)):
                     self._write_batch(batch, content, schema)
-                self.run.bytes_read += content.size
+                self._count_bytes(before, content.size)
         finally:
             self.quarantine.close()
+
+    def _count_bytes(self, before: int, of_this_file: int) -> None:
+        self.run.bytes_read = before + of_this_file
 
     def _write_batch(self, batch: pa.RecordBatch, content: Content, schema: GroupSchema) -> None:
         run = self.run

@@ -29,6 +29,13 @@ def rows(content: Content) -> list[dict[str, object]]:
     return [row for batch in read(content) for row in batch.to_pylist()]
 
 
+def test_progress_tells_the_share_of_a_parquet_file_that_was_read(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": range(400_000)}), tmp_path / "rows.parquet")
+    content, told = inspect(tmp_path / "rows.parquet"), []
+    assert sum(batch.num_rows for batch in read(content, told.append)) == 400_000
+    assert [round(one / content.size, 2) for one in told] == [0.33, 0.66, 0.98, 1.0]
+
+
 def test_a_glob_means_its_files_in_order_and_each_once(root: Path) -> None:
     assert find("daily/*.csv", [root, root]) == [root / "daily/a.csv", root / "daily/b.csv"]
     assert find("single.csv", [root]) == [root / "single.csv"]
