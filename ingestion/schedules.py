@@ -36,18 +36,20 @@ def claim_tick(group: FeatureGroup, *, now: datetime | None = None) -> Run | Non
     task = group.schedule
     if task is None:
         return Run.queue(group, requested_by="schedule")
-    due_at = due_time(task, now=now or timezone.now())
-    if due_at is None:
-        log.info("%s: this due time was seen to before", task.name)
-        return None
-    run = _claimed(group, task, due_at)
+    run = _claimed(group, task, now or timezone.now())
     faults.hit("schedule.after_tick")
     return run
 
 
-def _claimed(group: FeatureGroup, task: PeriodicTask, due_at: datetime) -> Run | None:
+def _claimed(group: FeatureGroup, task: PeriodicTask, now: datetime) -> Run | None:
     try:
         with transaction.atomic():
+            # One worker at a time, so that the first tick, from which the others are counted, is one.
+            PeriodicTask.objects.select_for_update().get(pk=task.pk)
+            due_at = due_time(task, now=now)
+            if due_at is None:
+                log.info("%s: this due time was seen to before", task.name)
+                return None
             tick = ScheduleTick.objects.create(schedule=task, due_at=due_at)
             ScheduleTick.objects.filter(schedule=task, due_at__lt=due_at - KEPT).delete()
             if group.runs.filter(state__in=[RunState.QUEUED, RunState.RUNNING], kind="ingest").exists():

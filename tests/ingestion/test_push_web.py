@@ -52,7 +52,8 @@ class Web:
         try:
             connection.request("POST", path, body, sent, encode_chunked=not isinstance(body, bytes))
             answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None  # what the server itself refuses has no body
         finally:
             connection.close()
 

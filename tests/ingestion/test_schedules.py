@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery.schedules import crontab
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
@@ -116,18 +117,22 @@ def test_a_crontab_is_read_in_its_own_time_zone_and_claimed_once(sources: Path) 
 @pytest.mark.django_db(transaction=True)
 def test_of_racing_workers_one_claims_a_due_time(group: FeatureGroup) -> None:
     outcomes: list[bool] = []
-    start = threading.Barrier(4)
+    start = threading.Barrier(5)
 
-    def race() -> None:
+    def race(number: int) -> None:
+        mine = FeatureGroup.objects.select_related("schedule__interval").get(pk=group.pk)
         start.wait()
-        try:
-            outcomes.append(claim_tick(FeatureGroup.objects.get(pk=group.pk), now=TEN) is not None)
+        try:  # each reads the message at a moment of its own, and it is the first tick of all
+            outcomes.append(claim_tick(mine, now=TEN + timedelta(milliseconds=number)) is not None)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=race) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    threads = [threading.Thread(target=race, args=[number]) for number in range(4)]
+    with transaction.atomic():  # holds the database's write lock, so that all come to it before one gets on
+        for thread in threads:
+            thread.start()
+        start.wait()
+        time.sleep(0.5)
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == [False, False, False, True]
