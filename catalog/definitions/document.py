@@ -120,13 +120,14 @@ def _number(value: Any) -> Any:
 
 
 def _utc(written: Any) -> datetime:
+    wanted = "a time with an offset is expected, such as 2030-01-31T00:00:00Z"
     try:
         moment = datetime.fromisoformat(written) if isinstance(written, str) else written
-        if isinstance(moment, datetime) and moment.tzinfo:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError("a time with an offset is expected, such as 2030-01-31T00:00:00Z")
+        if not isinstance(moment, datetime) or moment.tzinfo is None:
+            raise ValueError(wanted)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(wanted) from error
 
 
 def _cron(text: str) -> str:
