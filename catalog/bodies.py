@@ -18,16 +18,11 @@ MAX_BYTES = 10 << 20
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # may be one of a whole pair, too
 
 
-def read_json(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> Any:
-    """The JSON document of a request body of at most `limit` bytes, whatever its content type says.
+def read_object(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """The JSON object of a request body of at most `limit` bytes, whatever its content type says.
 
     Raises TooLarge, or InvalidInput for what is not JSON: NaN, Infinity, a repeated key, nesting without end.
     """
-    return parse_json(read_body(request, limit=limit))
-
-
-def read_object(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> dict[str, Any]:
-    """The JSON object of a request body; see `read_json`."""
     return parse_object(read_body(request, limit=limit))
 
 

@@ -15,7 +15,7 @@ from django.test import RequestFactory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.bodies import parse_json, read_json, read_object, require_keys
+from catalog.bodies import parse_json, read_body, read_object, require_keys
 from engine.errors import InvalidInput, TooLarge, UnsupportedMediaType
 
 
@@ -104,15 +104,15 @@ def test_an_integer_of_more_digits_than_python_converts_is_infinite_as_such_a_fl
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "nonsense"])
 def test_an_encoded_body_is_refused_unread(encoding: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="without a Content-Encoding"):
-        read_json(sent(b"{}", HTTP_CONTENT_ENCODING=encoding))
-    assert read_json(sent(b"{}", HTTP_CONTENT_ENCODING="Identity")) == {}
+        parse_json(read_body(sent(b"{}", HTTP_CONTENT_ENCODING=encoding)))
+    assert parse_json(read_body(sent(b"{}", HTTP_CONTENT_ENCODING="Identity"))) == {}
 
 
 def test_a_body_shorter_than_it_declares_is_refused() -> None:
     request = sent(b"{}")
     request.META["CONTENT_LENGTH"] = "3"
     with pytest.raises(InvalidInput, match="before its declared length"):
-        read_json(request)
+        parse_json(read_body(request))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_a_document_that_is_no_object_is_named(document: str, kind: str) -> None
 
 def test_a_body_is_read_up_to_its_limit_whatever_it_declares() -> None:
     body = b'"12345678"'
-    assert read_json(sent(body), limit=10) == "12345678"
+    assert parse_json(read_body(sent(body), limit=10)) == "12345678"
     with pytest.raises(TooLarge, match="at most 9 bytes"):
-        read_json(sent(body), limit=9)
+        parse_json(read_body(sent(body), limit=9))
     lying = sent(body)
     lying.META["CONTENT_LENGTH"] = "1"
     with pytest.raises(TooLarge):
-        read_json(lying, limit=9)
+        parse_json(read_body(lying, limit=9))
 
 
 def test_a_body_that_declares_too_much_is_refused_unread() -> None:
@@ -140,14 +140,14 @@ def test_a_body_that_declares_too_much_is_refused_unread() -> None:
     request.META["CONTENT_LENGTH"] = "11"
     request._stream = None  # type: ignore[assignment]  # reading it would fail otherwise
     with pytest.raises(TooLarge):
-        read_json(request, limit=10)
+        parse_json(read_body(request, limit=10))
 
 
 @pytest.mark.parametrize("declared", ["", "nonsense", "-1", "²", "1e3"])
 def test_a_length_that_is_none_does_not_stop_a_body_from_being_read(declared: str) -> None:
     request = sent(b"1")
     request.META["CONTENT_LENGTH"] = declared
-    assert read_json(request) == 1
+    assert parse_json(read_body(request)) == 1
 
 
 def test_a_body_that_ends_early_is_refused() -> None:
@@ -158,7 +158,7 @@ def test_a_body_that_ends_early_is_refused() -> None:
     request = sent(b"{}")
     request._stream = Broken()  # type: ignore[attr-defined]
     with pytest.raises(InvalidInput, match="before its declared length"):
-        read_json(request)
+        parse_json(read_body(request))
 
 
 def test_every_missing_and_every_unknown_key_is_named() -> None:
