@@ -36,11 +36,6 @@ def drain(group: FeatureGroup) -> int:
     return rows
 
 
-def drain_all() -> int:
-    """Drain every group that has something logged; how many rows."""
-    return sum(drain(group) for group in waiting_groups())
-
-
 def waiting_groups() -> QuerySet[FeatureGroup]:
     """The groups whose log holds rows that may not have landed yet."""
     waiting = FeatureGroup.objects.filter(push_batches__drain=None, push_batches__isnull=False)
