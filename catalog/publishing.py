@@ -1,7 +1,8 @@
 """Makes a change of the catalog visible: the version rises in its transaction and is published before the answer.
 
 Readers learn the version in the command that reads their values (engine/online/store.py), so the next request in
-every process shows the change. Changes that no reader could notice, such as a description, do not move it.
+every process shows the change. Changes that no reader could notice, such as a description, do not move it. Writers ask
+the database (catalog/writable.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from catalog.models import (
     Feature,
     FeatureGroup,
     FeatureService,
+    GroupInput,
     JoinKey,
     ServiceFeature,
     StoredSchema,
@@ -38,14 +40,23 @@ NOTICED: dict[type[models.Model], tuple[str, ...]] = {
     ServiceFeature: ("service_id", "feature_id", "position"),
     StoredSchema: ("group_id", "version", "number"),
 }
+#: What a writer works from; of these every change counts.
+WRITTEN_BY: tuple[type[models.Model], ...] = (Entity, JoinKey, FeatureGroup, GroupInput, Feature, StoredSchema)
 
 
 def connect() -> None:
     """Listen to every change of the models above."""
+    for model in WRITTEN_BY:
+        post_save.connect(_redefine, sender=model, dispatch_uid="catalog.writable")
+        post_delete.connect(_redefine, sender=model, dispatch_uid="catalog.writable")
     for model in NOTICED:
         pre_save.connect(_before_save, sender=model, dispatch_uid="catalog.publishing")
         post_save.connect(_after_save, sender=model, dispatch_uid="catalog.publishing")
         post_delete.connect(_after_delete, sender=model, dispatch_uid="catalog.publishing")
+
+
+def _redefine(**_: Any) -> None:
+    CatalogState.redefine()
 
 
 def _before_save(sender: type[models.Model], instance: models.Model, **_: Any) -> None:

@@ -80,9 +80,9 @@ class FeatureStore:
         `data` holds the row's columns; `timestamp` is its event time (a naive one is local time; now if absent).
         Raises InvalidRows naming each column that is wrong, UnknownName for a group that does not exist.
         """
-        from ingestion.push import find_group, push
+        from ingestion.push import find_target, push
 
-        group = find_group(group_name)
+        group = find_target(group_name)
         push(group, [_row(group, entity_id, data)], by=self.name, local=self._local(group_name))
 
     def get_online_features(

@@ -21,7 +21,7 @@ from catalog.openapi import documented, in_header, in_path, in_query
 from engine.entity_key import parse_id
 from engine.errors import Conflict, InvalidInput, InvalidSource, NotFound, Problem, Unavailable, near_names
 from ingestion.idempotency import Repeatable, check_key, fingerprint
-from ingestion.push import OnError, Pushed, delete, find_group, push
+from ingestion.push import OnError, Pushed, delete, find_group, find_target, push
 from ingestion.push_bodies import ARROW, JSON, content_type_of, rows_in
 from ingestion.tasks import ingest_run
 
@@ -61,7 +61,7 @@ class IngestRowView(APIView):
         body={"application/json": {"type": "object", "additionalProperties": True}},
     )
     def post(self, request: Request, group: str, id: str) -> HttpResponse:
-        target, body = find_group(group), read_body(request)
+        target, body = find_target(group), read_body(request)
         row = one_row(parse_object(body), keys_in(id, target), target.event_timestamp)
         pushed = push(
             target,
@@ -100,7 +100,7 @@ class GroupRowsView(APIView):
     def post(self, request: Request, group: str) -> HttpResponse:
         on_error = on_error_of(parameters(request, "on_error"))
         content_type = content_type_of(request)
-        target, body = find_group(group), read_body(request)
+        target, body = find_target(group), read_body(request)
         pushed = push(
             target,
             rows_in(body, content_type),
@@ -129,7 +129,7 @@ class GroupRowView(APIView):
     )
     def delete(self, request: Request, group: str, id: str) -> HttpResponse:
         at = parameters(request, "timestamp").get("timestamp")
-        target = find_group(group)
+        target = find_target(group)
         deleted = delete(
             target,
             keys_in(id, target),

@@ -15,7 +15,7 @@ from catalog.bodies import parse_object, read_body, require_keys
 from catalog.openapi import documented
 from engine.errors import InvalidRows, Problem
 from ingestion.api import IDEMPOTENCY_KEY, PUSH_PROBLEMS, repeatable
-from ingestion.push import find_group, push
+from ingestion.push import find_target, push
 from ingestion.push_bodies import require_few
 
 BOTH = "online_and_offline"
@@ -50,7 +50,7 @@ class PushView(APIView):
         body = read_body(request)
         name, rows = rows_of_feast(parse_object(body))
         try:
-            pushed = push(find_group(name), rows, by=str(request.user), repeatable=repeatable(request, "feast", body))
+            pushed = push(find_target(name), rows, by=str(request.user), repeatable=repeatable(request, "feast", body))
         except InvalidRows as error:
             raise InvalidRows(error.detail, [_by_column(problem) for problem in error.problems]) from error
         return json_response(None, headers={"X-FeatureHub-Online": pushed.online})

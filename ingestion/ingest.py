@@ -23,7 +23,7 @@ from django.utils import timezone
 from catalog import runs, stores
 from catalog.models import FeatureGroup, Run, RunState
 from catalog.runs import Lease
-from catalog.schemas import current_schema
+from catalog.schemas import current_schema, transformer
 from engine import faults
 from engine.conform import check_columns, conform_table
 from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
@@ -156,7 +156,7 @@ class _Attempt:
 
     def _write(self, contents: Sequence[Content], schema: GroupSchema) -> None:
         """Every accepted row in files beside the table, every rejected one in quarantine."""
-        self.pipeline, self.quarantine = Pipeline(schema), Quarantine(self.run)
+        self.pipeline, self.quarantine = Pipeline(schema, transformer(schema)), Quarantine(self.run)
         # A worker that was given up may still hold the file of an earlier attempt open: this one is another file.
         self.quarantine.path.unlink(missing_ok=True)
         self.noted: Counter[tuple[str, str, str]] = Counter()

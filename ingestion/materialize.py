@@ -18,14 +18,14 @@ from redis.lock import Lock
 from catalog import stores
 from catalog.models import CatalogState, FeatureGroup
 from catalog.models.state import new_epoch
-from catalog.schemas import from_stored
+from catalog.writable import Layouts, layouts_of
 from engine import faults
 from engine.entity_key import encode_keys
 from engine.errors import CorruptData
 from engine.offline.table import read_file
 from engine.online import codec
 from engine.online.store import OnlineStore, State, redis_errors
-from engine.schema import SCHEMA, VERSION_ORDER, Dtype
+from engine.schema import SCHEMA, VERSION_ORDER
 from ingestion.models import OnlineCursor, PushBatch
 from ingestion.push_rows import rows_of
 
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 #: How long a rebuild may be silent before another process takes it up.
 REBUILD_LOCK_SECONDS = 60.0
-
-Layouts = dict[int, list[tuple[str, Dtype]]]
 
 
 def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[int], None] | None = None) -> int:
@@ -55,11 +53,11 @@ def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[
 
 def _upsert_files(group: FeatureGroup, files: Sequence[str], progress: Callable[[int], None]) -> int:
     """Upsert the rows of files; one batch is on its way to Redis while the next one is read and encoded."""
-    store, rows = stores.online(), 0
+    store, layouts, rows = stores.online(), layouts_of(group), 0
     with ThreadPoolExecutor(max_workers=1) as sender:
         on_its_way: Future[int] | None = None
         for frame in _frames(files):
-            encoded = _encoded(store, group, frame)
+            encoded = _encoded(store, group, frame, layouts)
             if on_its_way is not None:
                 on_its_way.result()
             on_its_way = sender.submit(store.upsert, encoded)
@@ -78,18 +76,19 @@ def _frames(files: Sequence[str]) -> Iterator[pl.DataFrame]:
             yield frame
 
 
-def upsert_frame(group: FeatureGroup, frame: pl.DataFrame) -> int:
+def upsert_frame(group: FeatureGroup, frame: pl.DataFrame, layouts: Layouts) -> int:
     """Bring offline rows of the group's current version online; how many were newer than what was there."""
     store = stores.online()
-    return store.upsert(_encoded(store, group, frame))
+    return store.upsert(_encoded(store, group, frame, layouts))
 
 
-def _encoded(store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame) -> list[tuple[bytes, bytes]]:
+def _encoded(
+    store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame, layouts: Layouts
+) -> list[tuple[bytes, bytes]]:
     """The (key, value) of each row that is the newest among its neighbours."""
     encoded: list[tuple[bytes, bytes]] = []
     keys = [key.name for key in group.entity.join_keys.all()]
     prefix = store.row_prefix(group.name, group.version).decode()
-    layouts = layouts_of(group)
     newest = newest_of_neighbours(frame, keys)
     for (schema_id,), rows in newest.group_by([SCHEMA]):
         if schema_id not in layouts:
@@ -100,18 +99,14 @@ def _encoded(store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame) -> li
     return encoded
 
 
-def layouts_of(group: FeatureGroup) -> Layouts:
-    """For each schema id of the group's current version, its features and dtypes in stored order."""
-    stored = group.schemas.filter(version=group.version).select_related("group")
-    return {s.number: [(f.name, f.dtype) for f in from_stored(s).features] for s in stored}
-
-
 def newest_of_neighbours(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     """The frame without the rows that the next row makes superfluous: of the same entity and later in version order.
 
     In a file sorted by (keys, version) that leaves the newest row of each entity; in any other order it drops less,
     never a newest row.
     """
+    if frame.height < 2:
+        return frame
     same = pl.all_horizontal([pl.col(key).eq(pl.col(key).shift(-1)) for key in keys])
     later = reduce(
         lambda rest, name: (pl.col(name).shift(-1) > pl.col(name)) | ((pl.col(name).shift(-1) == pl.col(name)) & rest),
@@ -135,8 +130,9 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
         CatalogState.objects.filter(pk=1).update(epoch=epoch)
         faults.hit("rebuild.after_epoch")
         for group in FeatureGroup.objects.select_related("entity"):
+            layouts = layouts_of(group)
             for batch in PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None):
-                upsert_frame(group, rows_of(batch))
+                upsert_frame(group, rows_of(batch), layouts)
             materialize(group, full=True, progress=partial(_report, group.name, lock, progress))
         faults.hit("rebuild.before_open")
         _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
@@ -165,7 +161,7 @@ def _open_for_reading(epoch: str) -> None:
 def is_cold() -> bool:
     """Whether Redis does not hold the contents that the catalog expects. Raises Unavailable."""
     state = stores.online().state()
-    return state is None or state.epoch != CatalogState.current().epoch
+    return state is None or state.epoch != CatalogState.read().epoch
 
 
 def ensure_warm() -> None:

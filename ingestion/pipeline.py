@@ -12,7 +12,6 @@ from datetime import datetime
 
 import polars as pl
 
-from catalog.schemas import Local, transformer
 from engine.conform import Conformed
 from engine.schema import (
     ACCEPTED,
@@ -24,6 +23,7 @@ from engine.schema import (
     TIMESTAMP_POLARS,
     GroupSchema,
 )
+from engine.transformations import Transformer
 from engine.validation import validate
 from engine.violations import Violation
 
@@ -49,11 +49,8 @@ class Pipeline:
     """The compiled way in for one schema; `seen` spans the batches of one run, for `unique`."""
 
     schema: GroupSchema
-    local: Local = field(default_factory=dict)
+    transformer: Transformer
     seen: dict[str, set[object]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.transformer = transformer(self.schema, self.local)
 
     def process(self, conformed: Conformed) -> Processed:
         """Transform and validate one conformed batch."""

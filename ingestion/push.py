@@ -14,10 +14,12 @@ import polars as pl
 from django.db import transaction
 from django.utils import timezone
 
-from catalog.models import Acceptance, FeatureGroup, Run, RunKind, RunState, Status
-from catalog.schemas import Local, current_schema
+from catalog import writable
+from catalog.models import Acceptance, CatalogState, FeatureGroup, Run, RunKind, RunState, Status
+from catalog.schemas import Local
+from catalog.writable import WritableGroup
 from engine import faults
-from engine.errors import Conflict, FeaturehubError, SchemaMoved, Unavailable, unknown_name
+from engine.errors import Conflict, FeaturehubError, SchemaMoved, Unavailable
 from engine.schema import GroupSchema
 from ingestion import materialize, push_rows
 from ingestion.idempotency import Repeatable
@@ -31,7 +33,7 @@ ATTEMPTS = 3
 
 Online = Literal["applied", "pending"]
 OnError = Literal["reject", "quarantine"]
-Compute = Callable[[GroupSchema], Computed]
+Compute = Callable[[WritableGroup], Computed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,14 @@ class Pushed:
 
 def find_group(name: str) -> FeatureGroup:
     """The group that rows may be written to; raises UnknownName with near names, or Conflict when it is archived."""
-    known = FeatureGroup.objects.select_related("entity", "source")
-    group = known.filter(name=name).first() if "\0" not in name else None  # PostgreSQL takes no NUL in a text
-    if group is None:
-        raise unknown_name("feature group", name, FeatureGroup.objects.values_list("name", flat=True))
+    group = writable.group_named(name)
+    require_writable(group)
+    return group
+
+
+def find_target(name: str) -> FeatureGroup:
+    """The same for a push, without a query while no definition has changed: to look at, not to change."""
+    group = writable.find(name).group
     require_writable(group)
     return group
 
@@ -76,10 +82,10 @@ def push(
     group, SchemaMoved when the group kept changing, IdempotencyKeyReused.
     """
 
-    def compute(schema: GroupSchema) -> Computed:
-        computed = push_rows.compute(rows, schema, local=local, default_event_timestamp=default_event_timestamp)
+    def compute(target: WritableGroup) -> Computed:
+        computed = push_rows.compute(rows, target, local=local, default_event_timestamp=default_event_timestamp)
         if on_error == "reject":
-            push_rows.require_all(computed, schema)
+            push_rows.require_all(computed, target.schema)
         return computed
 
     return _accept(group, compute, by=by, repeatable=repeatable)
@@ -99,8 +105,8 @@ def delete(
     """
     when = timezone.now() if at is None else at
 
-    def compute(schema: GroupSchema) -> Computed:
-        return push_rows.compute_tombstone({**keys, schema.event_timestamp: when}, schema)
+    def compute(target: WritableGroup) -> Computed:
+        return push_rows.compute_tombstone({**keys, target.schema.event_timestamp: when}, target.schema)
 
     return _accept(group, compute, by=by, repeatable=repeatable)
 
@@ -114,49 +120,43 @@ class _Repeated(Exception):
 
 def _accept(group: FeatureGroup, compute: Compute, *, by: str, repeatable: Repeatable | None) -> Pushed:
     if repeatable and (before := repeatable.find(group)):
-        return _as_before(group, before)
+        return _as_before(writable.find(group.name), before)
     for _ in range(ATTEMPTS):
-        require_writable(group)
-        schema = current_schema(group)
-        computed = compute(schema)
+        target = writable.find(group.name)
+        require_writable(target.group)
+        computed = compute(target)
         try:
-            logged = _log(group, schema, computed, by=by, repeatable=repeatable)
+            logged = _log(target, computed, by=by, repeatable=repeatable)
         except SchemaMoved:
-            group = _as_it_is_now(group)
+            continue
         except _Repeated as repeated:
-            return _as_before(group, repeated.before)
-        else:
-            faults.hit("push.after_log_commit")
-            online: Online = "applied" if logged is None else _bring_online(group, logged)
-            return Pushed(computed.accepted.height, online, computed.rejected_count)
+            return _as_before(target, repeated.before)
+        faults.hit("push.after_log_commit")
+        online: Online = "applied" if logged is None else _bring_online(target, logged)
+        return Pushed(computed.accepted.height, online, computed.rejected_count)
     raise SchemaMoved(f"{group.name} changed {ATTEMPTS} times while the rows were computed for it; send them again.")
 
 
-def _as_it_is_now(group: FeatureGroup) -> FeatureGroup:
-    return FeatureGroup.objects.select_related("entity", "source").get(pk=group.pk)
-
-
-def _as_before(group: FeatureGroup, before: IdempotencyKey) -> Pushed:
+def _as_before(target: WritableGroup, before: IdempotencyKey) -> Pushed:
     """What was answered then, with `online` as it is now."""
     online: Online = "applied"
     if before.accepted:
         batch = before.batch
-        is_served = batch is not None and batch.group_version == group.version
-        online = _bring_online(group, push_rows.rows_of(batch) if batch and is_served else None)
+        is_served = batch is not None and batch.group_version == target.group.version
+        online = _bring_online(target, push_rows.rows_of(batch) if batch and is_served else None)
     return Pushed(before.accepted, online, before.quarantined)
 
 
-def _log(
-    group: FeatureGroup, schema: GroupSchema, computed: Computed, *, by: str, repeatable: Repeatable | None
-) -> pl.DataFrame | None:
+def _log(target: WritableGroup, computed: Computed, *, by: str, repeatable: Repeatable | None) -> pl.DataFrame | None:
     """One transaction for the rows, the quarantine of the others and the key; the logged rows, None without any.
 
-    Raises _Repeated, and SchemaMoved when `schema` is not the group's by now; nothing is kept then.
+    Raises _Repeated, and SchemaMoved when any definition has changed by now; nothing is kept then.
     """
-    offline = batch = None
+    group, schema, offline, batch = target.group, target.schema, None, None
     with _kept_payloads(group, computed, by) as quarantine, transaction.atomic():
         record = _claim(group, repeatable)  # first: it is what a parallel repetition waits for
-        _require_current(group, schema)
+        if CatalogState.read().definitions != target.definitions:
+            raise SchemaMoved(f"{group.name} changed while the rows were computed for it; send them again.")
         if quarantine or computed.accepted.height:
             acceptance = Acceptance.take()
             if computed.accepted.height:
@@ -176,17 +176,6 @@ def _claim(group: FeatureGroup, repeatable: Repeatable | None) -> IdempotencyKey
     if not is_mine:
         raise _Repeated(record)
     return record
-
-
-def _require_current(group: FeatureGroup, schema: GroupSchema) -> None:
-    """Raises SchemaMoved when the catalog, as this transaction sees it, says something else than `schema`.
-
-    All of the definition is compared, since a changed rule or input does not move the catalog's version.
-    """
-    now = _as_it_is_now(group)
-    require_writable(now)
-    if current_schema(now) != schema:
-        raise SchemaMoved(f"{group.name} changed while the rows were computed for it; send them again.")
 
 
 def _stamped(computed: Computed, schema: GroupSchema, acceptance: Acceptance) -> pl.DataFrame:
@@ -251,11 +240,11 @@ def _record(quarantine: Quarantine, computed: Computed, acceptance: Acceptance) 
     quarantine.record()
 
 
-def _bring_online(group: FeatureGroup, rows: pl.DataFrame | None) -> Online:
+def _bring_online(target: WritableGroup, rows: pl.DataFrame | None) -> Online:
     try:
         if rows is not None:
             faults.hit("push.before_upsert")
-            materialize.upsert_frame(group, rows)
+            materialize.upsert_frame(target.group, rows, target.layouts)
             faults.hit("push.after_upsert")
         return "pending" if materialize.is_cold() else "applied"  # nothing of a cold store is readable
     except Unavailable:

@@ -12,7 +12,8 @@ import pyarrow as pa
 from django.conf import settings
 from django.utils import timezone
 
-from catalog.schemas import Local
+from catalog.schemas import Local, transformer
+from catalog.writable import WritableGroup
 from engine.conform import Conformed, conform_rows, conform_table
 from engine.errors import InvalidRows, Problem
 from engine.schema import GroupSchema
@@ -46,20 +47,21 @@ class Computed:
 
 def compute(
     rows: Rows,
-    schema: GroupSchema,
+    target: WritableGroup,
     *,
     local: Local | None = None,
     default_event_timestamp: datetime | None = None,
 ) -> Computed:
     """The rows through the pipeline; raises InvalidRows for columns that the group does not have."""
-    now, max_skew = timezone.now(), _max_skew()
+    schema, now, max_skew = target.schema, timezone.now(), _max_skew()
     if isinstance(rows, pa.Table):
         conformed = conform_table(rows, schema, now=now, max_skew=max_skew)
     else:
         conformed = conform_rows(
             rows, schema, now=now, max_skew=max_skew, default_event_timestamp=default_event_timestamp
         )
-    processed = Pipeline(schema, local or {}).process(conformed)
+    compiled = transformer(schema, local) if local else target.transformer
+    processed = Pipeline(schema, compiled).process(conformed)
     return Computed(processed.accepted, processed.rejected, rows)
 
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from catalog import access
 from catalog.models import Acceptance, Entity, FeatureGroup
+from catalog.writable import layouts_of
 from ingestion import drain, materialize
 from ingestion.models import PushBatch
 from ingestion.push import Pushed, delete, push
@@ -110,7 +111,7 @@ def test_in_any_order_of_arrival_both_stores_end_alike(group: FeatureGroup) -> N
     for order in islice(permutations(frames), 0, None, 7):
         contents.forget_online(group)
         for frame in order:
-            materialize.upsert_frame(group, frame)
+            materialize.upsert_frame(group, frame, layouts_of(group))
         assert contents.online_rows(group) == expected
     drain.drain(group)
     contents.forget_online(group)

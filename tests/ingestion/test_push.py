@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from catalog import access
 from catalog.models import Acceptance, FeatureGroup
+from catalog.writable import layouts_of
 from engine.errors import Conflict, InvalidRows, UnknownName
 from ingestion import drain, materialize
 from ingestion.models import PushBatch
@@ -139,7 +140,7 @@ def test_any_order_repetition_and_split_of_accepted_rows_ends_in_one_value(group
     for order in permutations(frames):
         contents.forget_online(group)
         for frame in (*order, order[0]):
-            materialize.upsert_frame(group, frame)
+            materialize.upsert_frame(group, frame, layouts_of(group))
         assert contents.online_rows(group) == expected
 
 
