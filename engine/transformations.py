@@ -74,7 +74,8 @@ class Transformer:
                 violations += [Violation(step.name, RULE, detail, rows) for detail, rows in found.items()]
                 if found or skipped is not None:
                     broken[step.name] = _marked(frame.height, found.values(), skipped)
-        return frame.drop([name for name in frame.columns if name.startswith(_ERROR)]), violations
+        errors = [name for name in frame.columns if name.startswith(_ERROR)]
+        return frame.drop(errors) if errors else frame, violations
 
 
 def _evaluated(frame: pl.DataFrame, steps: Sequence[_Step]) -> pl.DataFrame:

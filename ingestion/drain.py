@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 
 import polars as pl
 import pyarrow as pa
@@ -16,7 +17,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from catalog import stores
-from catalog.models import FeatureGroup
+from catalog.models import Acceptance, FeatureGroup
 from catalog.schemas import from_stored
 from engine import faults
 from engine.schema import SCHEMA
@@ -24,6 +25,9 @@ from ingestion.models import Drain, PushBatch
 from ingestion.push_rows import rows_of
 
 BATCHES_PER_DRAIN = 2_000
+#: How long the log keeps what has landed offline, and how many batches are forgotten in one go.
+LANDED_KEPT_FOR = timedelta(hours=24)
+FORGOTTEN_AT_ONCE = 10_000
 
 
 def drain(group: FeatureGroup) -> int:
@@ -41,6 +45,18 @@ def waiting_groups() -> QuerySet[FeatureGroup]:
     waiting = FeatureGroup.objects.filter(push_batches__drain=None, push_batches__isnull=False)
     unfinished = FeatureGroup.objects.filter(drains__landed_at=None, drains__isnull=False)
     return (waiting | unfinished).distinct().select_related("entity")
+
+
+def forget_landed() -> int:
+    """Delete from the log what landed a day ago, oldest first; how many batches. Acceptance numbers do not return."""
+    landed = PushBatch.objects.filter(drain__landed_at__lte=timezone.now() - LANDED_KEPT_FOR)
+    # Without their rows, which would fill the memory.
+    oldest = list(landed.order_by("pk").values_list("pk", "acceptance_id")[:FORGOTTEN_AT_ONCE])
+    with transaction.atomic():
+        PushBatch.objects.only("pk").filter(pk__in=[pk for pk, _ in oldest]).delete()
+        Acceptance.objects.filter(pk__in=[number for _, number in oldest]).delete()
+    Drain.objects.filter(landed_at__lte=timezone.now() - LANDED_KEPT_FOR, batches=None).delete()
+    return len(oldest)
 
 
 def on_history_wanted(groups: Sequence[str], **_: object) -> None:

@@ -90,13 +90,20 @@ def _encoded(
     keys = [key.name for key in group.entity.join_keys.all()]
     prefix = store.row_prefix(group.name, group.version).decode()
     newest = newest_of_neighbours(frame, keys)
-    for (schema_id,), rows in newest.group_by([SCHEMA]):
+    for schema_id, rows in _by_schema(newest):
         if schema_id not in layouts:
             raise CorruptData(f"Offline rows of {group} name schema {schema_id}, which the catalog does not have.")
         entity_keys = encode_keys([rows[name] for name in keys])
         redis_keys = [f"{prefix}{key}}}".encode() for key in entity_keys]
         encoded += zip(redis_keys, codec.encode_rows(rows, layouts[schema_id]), strict=True)
     return encoded
+
+
+def _by_schema(frame: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+    """The rows of each schema id; most often all are of one, which costs no grouping."""
+    numbers = frame[SCHEMA].unique().to_list()
+    for number in numbers:
+        yield number, frame if len(numbers) == 1 else frame.filter(pl.col(SCHEMA) == number)
 
 
 def newest_of_neighbours(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

@@ -87,15 +87,15 @@ def stamped(
     A row's ordinal is its number in the whole run; its created timestamp is the acceptance's unless its source has one.
     `deleted` makes them tombstones: older rows of their entities, in version order, are dead.
     """
-    arrived = pl.lit(accepted_at, dtype=TIMESTAMP_POLARS)
-    return rows.with_columns(
-        pl.col(CREATED_TIMESTAMP).fill_null(arrived),
-        pl.lit(accepted, dtype=pl.Int64).alias(ACCEPTED),
-        (pl.col(ROW).cast(pl.Int64) + first_ordinal).alias(ORDINAL),
-        pl.lit(schema.schema_id, dtype=pl.Int32).alias(SCHEMA),
-        pl.lit(deleted).alias(DELETED),
-        pl.lit(run).alias(RUN),
-    ).select(schema.offline.names)
+    stamps = {
+        CREATED_TIMESTAMP: pl.col(CREATED_TIMESTAMP).fill_null(pl.lit(accepted_at, dtype=TIMESTAMP_POLARS)),
+        ACCEPTED: pl.lit(accepted, dtype=pl.Int64),
+        ORDINAL: pl.col(ROW).cast(pl.Int64) + first_ordinal,
+        SCHEMA: pl.lit(schema.schema_id, dtype=pl.Int32),
+        DELETED: pl.lit(deleted),
+        RUN: pl.lit(run),
+    }
+    return rows.select(stamps[name].alias(name) if name in stamps else name for name in schema.offline.names)
 
 
 def first_of_each_row(violations: Sequence[Violation]) -> list[Violation]:

@@ -55,6 +55,7 @@ def catch_up() -> None:
     except Unavailable as error:
         log.warning("the online store cannot be brought up to date: %s", error.detail)
     idempotency.forget_expired()
+    drain.forget_landed()
 
 
 def take_up_runs() -> None:

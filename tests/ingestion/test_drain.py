@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from catalog import stores
-from catalog.models import FeatureGroup
+from catalog.models import Acceptance, FeatureGroup
 from engine.offline.table import OfflineTable
 from ingestion import drain
+from ingestion.idempotency import Repeatable
 from ingestion.models import Drain, PushBatch
 from ingestion.push import push
 from ingestion.tasks import catch_up
@@ -140,6 +143,33 @@ def test_a_drained_row_online_is_the_pushed_one(group: FeatureGroup) -> None:
     group.online_cursors.update(delta_version=-1)
     catch_up()
     assert contents.online_rows(group) == before
+
+
+def test_the_log_forgets_what_landed_a_day_ago_and_nothing_else(group: FeatureGroup) -> None:
+    repeatable = Repeatable("key:1", "rows", "k1", "the request")
+    pushed = push(group, [purchase(total_purchases=1)], repeatable=repeatable)
+    drain.drain(group)
+    Drain.objects.update(landed_at=timezone.now() - timedelta(hours=24))
+    push(group, [purchase(total_purchases=2)])
+    drain.drain(group)
+    push(group, [purchase(total_purchases=3)])
+    newest = PushBatch.objects.latest("pk").acceptance_id
+    assert [drain.forget_landed(), drain.forget_landed()] == [1, 0]
+    assert [batch.acceptance_id for batch in PushBatch.objects.order_by("pk")] == [newest - 1, newest]
+    assert (Drain.objects.count(), Acceptance.objects.filter(pk__lt=newest - 1).count()) == (1, 0)
+    assert push(group, [purchase(total_purchases=1)], repeatable=repeatable) == pushed
+    drain.drain(group)
+    assert totals(group) == [1, 2, 3]
+
+
+def test_acceptance_numbers_rise_also_when_the_newest_was_forgotten(group: FeatureGroup) -> None:
+    push(group, [purchase(total_purchases=1)])
+    drain.drain(group)
+    before = PushBatch.objects.get().acceptance_id
+    Drain.objects.update(landed_at=timezone.now() - timedelta(hours=24))
+    assert drain.forget_landed() == 1
+    push(group, [purchase(total_purchases=2)])
+    assert PushBatch.objects.get().acceptance_id > before
 
 
 @pytest.mark.django_db(transaction=True)
