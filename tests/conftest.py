@@ -105,3 +105,15 @@ def redis_clean(private_redis_url: str) -> Iterator[redis.Redis]:
     yield client
     client.flushall()
     client.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[postgresql.Cluster]:
+    """The session's PostgreSQL, which the test may kill; it runs again afterwards."""
+    if POSTGRESQL is None:
+        pytest.skip("about PostgreSQL")
+    yield POSTGRESQL
+    from django.db import connections
+
+    connections.close_all()
+    POSTGRESQL.start()
