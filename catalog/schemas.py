@@ -46,15 +46,28 @@ def current_schema(group: FeatureGroup) -> GroupSchema:
     Raises InvalidDefinition when the definition is broken or would change the meaning of stored rows.
     """
     defined = schema_of(group)
-    columns = to_columns(defined)
+    recorded = _recorded(group, defined) or _record(group, defined)
+    return GroupSchema(**{**_fields(defined), "schema_id": recorded.number})
+
+
+def _recorded(group: FeatureGroup, defined: GroupSchema) -> StoredSchema | None:
+    """The newest schema of the group if it is the defined one. Takes no lock: every push comes by here."""
+    newest = group.schemas.last()
+    is_it = newest and newest.version == group.version and newest.columns == to_columns(defined)
+    return newest if is_it else None
+
+
+def _record(group: FeatureGroup, defined: GroupSchema) -> StoredSchema:
     with transaction.atomic():
-        newest = group.schemas.select_for_update().last()
-        if not newest or newest.version != group.version or newest.columns != columns:
-            if broken := changes_of_meaning(stored_schemas(group), defined):
-                raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
-            number = newest.number + 1 if newest else 1
-            newest = group.schemas.create(version=group.version, number=number, columns=columns)
-    return GroupSchema(**{**_fields(defined), "schema_id": newest.number})
+        # Writers that meet follow each other. The group's row is what they hold, since there may be no schema yet.
+        FeatureGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
+        if recorded := _recorded(group, defined):
+            return recorded
+        if broken := changes_of_meaning(stored_schemas(group), defined):
+            raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
+        newest = group.schemas.last()
+        number = newest.number + 1 if newest else 1
+        return group.schemas.create(version=group.version, number=number, columns=to_columns(defined))
 
 
 def _fields(schema: GroupSchema) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Cluster:
 
     def __init__(self) -> None:
         # Not the home of the session, which only this user may enter, and as short as the path of a socket must be.
-        self.folder = Path(tempfile.mkdtemp(prefix="fh-pg-", dir="/tmp"))  # noqa: S108  mkdtemp makes it ours alone
+        self.folder = Path(tempfile.mkdtemp(prefix="fh-pg-", dir="/tmp"))
         self.process: subprocess.Popen[bytes] | None = None
         self._owner = _unprivileged()
         if self._owner:
@@ -69,7 +69,9 @@ class Cluster:
     def start(self) -> None:
         """Start the cluster, after a crash too, and wait until it is the one that answers."""
         if not self._data.exists():
-            made = self._run("initdb", f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+            made = self._run(
+                "initdb", f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"
+            )
             assert made.wait() == 0, self._log.read_text()
         deadline = time.monotonic() + SECONDS_TO_START
         while not self._answers():
@@ -111,7 +113,9 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C must not reach it before those who still write to it
-                **({"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": []} if self._owner else {}),
+                **(
+                    {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": []} if self._owner else {}
+                ),
             )
 
     def _answers(self) -> bool:

@@ -69,7 +69,7 @@ def test_no_writing_route_takes_it_anywhere(client: Client) -> None:
     assert client.delete(f"{ROWS}/C1?timestamp=a%00b").status_code == 422
     keyed = client.post(ROWS, rows(), content_type="application/json", headers={"Idempotency-Key": NUL})
     assert keyed.status_code == 400
-    assert not (PushBatch.objects.exists() or Acceptance.objects.exists() or IdempotencyKey.objects.exists())
+    assert not any(model.objects.exists() for model in (PushBatch, Acceptance, IdempotencyKey))
 
 
 @pytest.mark.parametrize(

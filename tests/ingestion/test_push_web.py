@@ -18,9 +18,9 @@ from ingestion.models import IdempotencyKey, PushBatch
 from ingestion.tasks import catch_up
 from tests.factories import make_customer_group, purchase
 from tests.ingestion import contents
-from tests.ingestion.web import BODY, ROWS, Start
+from tests.ingestion.web import BODY, Start
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
 
 @pytest.fixture

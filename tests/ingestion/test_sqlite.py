@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -127,20 +128,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of four megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
+    mount, unmount = shutil.which("mount"), shutil.which("umount")
+    command = [str(mount), "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if not (mount and unmount) or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small file system")
     yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    subprocess.run([unmount, "--lazy", str(folder)], check=True)
 
 
 def test_on_a_full_disk_pushes_are_refused_reads_go_on_and_with_space_pushes_do_too(
     group: FeatureGroup, start: Start, small_disk: Path
 ) -> None:
     database, filler = small_disk / "hub.sqlite3", small_disk / "filler"
-    _, key = access.create_key(name="writer", scopes=["read", "write"])
     with closing(sqlite3.connect(database)) as copy, closing(sqlite3.connect(connection.settings_dict["NAME"])) as own:
         own.backup(copy)
     filler.write_bytes(bytes(1 << 20))

@@ -85,7 +85,8 @@ def running_webs() -> Iterator[Start]:
         options += ["--blocking-threads", str(threads)]
         command = [sys.executable, "-m", "granian", *options, "featurehub.wsgi:application"]
         env = environment() | extra
-        log = at_end.enter_context(tempfile.TemporaryFile("w+"))  # a pipe would fill up and block the server
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed below; a pipe would fill up and block the server
+        at_end.push(log)
         process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=log, stderr=subprocess.STDOUT, text=True)
         at_end.callback(end, process)
         wait_for(process, port, log)
