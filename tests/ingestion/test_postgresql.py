@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from django.db import connection, transaction
+from pytest_django import Settings
 
-from catalog.models import FeatureGroup
+from catalog import runs
+from catalog.models import FeatureGroup, Run
 from ingestion import drain
 from ingestion.models import Drain, PushBatch
 from ingestion.push import push
@@ -136,6 +138,26 @@ def test_killed_with_kill_9_under_pushes_it_is_answered_503_and_loses_no_acknowl
     assert len(landed) == len(set(landed))
     assert senders.acknowledged <= set(landed)
     assert senders.acknowledged <= {key.partition(":")[2] for key in contents.online(group)}
+
+
+def test_a_restarted_database_is_told_again_that_a_worker_lives(
+    cluster: Cluster, group: FeatureGroup, settings: Settings
+) -> None:
+    settings.FEATUREHUB_LEASE_SECONDS = 1.5  # renewed twice a second
+    run = Run.queue(group)
+    lease = runs.take(run)
+    assert lease is not None
+
+    def beats_again() -> None:
+        seen = Run.objects.get(pk=run.pk).heartbeat_at
+        until(lambda: Run.objects.filter(pk=run.pk, heartbeat_at__gt=seen).exists())
+
+    with lease:
+        beats_again()
+        cluster.stop()
+        cluster.start()
+        connection.close()
+        beats_again()
 
 
 def test_a_lock_that_nobody_gives_up_is_waited_for_only_so_long(
