@@ -17,7 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 
-from catalog.models import Feature, FeatureGroup, StoredSchema
+from catalog.models import CatalogState, Feature, FeatureGroup, StoredSchema
 from engine import transformations, validation
 from engine.errors import FeaturehubError, InvalidDefinition, Problem
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema, Transformation
@@ -59,8 +59,10 @@ def _recorded(group: FeatureGroup, defined: GroupSchema) -> StoredSchema | None:
 
 def _record(group: FeatureGroup, defined: GroupSchema) -> StoredSchema:
     with transaction.atomic():
-        # Writers that meet follow each other. The group's row is what they hold, since there may be no schema yet.
-        FeatureGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
+        # Writers that meet follow each other: there may be no schema yet that they could lock. What is recorded moves
+        # the catalog's version, so that row is locked anyway; before all others, as an apply does.
+        CatalogState.current()
+        CatalogState.objects.select_for_update().get(pk=1)
         if recorded := _recorded(group, defined):
             return recorded
         if broken := changes_of_meaning(stored_schemas(group), defined):
