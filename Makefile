@@ -17,8 +17,9 @@ help: ## this list
 run: $(RUN) ## the whole hub on this machine, from nothing: database, Redis, demo data, web, worker, beat
 	@exec $(BIN)/python -m featurehub.embedded
 
-test: $(DEV) ## every test
-	@exec $(BIN)/python -m pytest $(ARGS)
+test: $(DEV) ## every test; those of the database once more on PostgreSQL, where it is installed
+	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests.postgresql $(ARGS)
 
 soak: $(DEV) ## the long tests: kills, load, fuzz, ten million rows
 	@exec $(BIN)/python -m pytest -m soak --timeout 7200 $(ARGS)

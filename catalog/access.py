@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # DRF loads this module while it loads its own views
 
 READ, WRITE = "read", "write"
 SCOPES = (READ, WRITE)
+LONGEST_NAME = 100  # as the column has it, which PostgreSQL holds us to
 
 _ALPHABET = string.digits + string.ascii_letters
 _SECRET_LENGTH = 40
@@ -63,7 +64,9 @@ ANONYMOUS_READER = Caller("anonymous", frozenset({READ}))
 
 
 def create_key(*, name: str, scopes: Iterable[str], owner: User | None = None) -> tuple[ApiKey, str]:
-    """A new key and its text, which is not kept; raises InvalidInput for an unknown scope or none."""
+    """A new key and its text, which is not kept; raises InvalidInput for a wrong name, an unknown scope or none."""
+    if len(name) > LONGEST_NAME or "\0" in name:
+        raise InvalidInput(f"A key's name has up to {LONGEST_NAME} characters without U+0000; got {name[:200]!r}.")
     chosen = sorted(set(scopes))
     if not chosen or set(chosen) - set(SCOPES):
         raise InvalidInput(f"Scopes are {' and '.join(SCOPES)}; got {', '.join(chosen) or 'none'}.")

@@ -183,7 +183,8 @@ class FeatureMetadataView(APIView):
 
 def find_feature(entity: str, name: str) -> Feature:
     """The feature of an entity (or of a group of that name); raises NotFound with near names, or AmbiguousName."""
-    candidates = _features().filter(group__entity__name=entity) or _features().filter(group__name=entity)
+    known = _features() if "\0" not in entity else _features().none()  # PostgreSQL takes no NUL in a text
+    candidates = known.filter(group__entity__name=entity) or known.filter(group__name=entity)
     group, _, bare = name.rpartition(":")
     found = [f for f in candidates if f.name == bare and group in ("", f.group.name)]
     if len(found) == 1:

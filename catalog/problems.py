@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 import orjson
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 
 from catalog.request_id import current_request_id
-from engine.errors import FeaturehubError, NotAllowed, NotAuthenticated, NotFound, Unavailable
+from engine.errors import FeaturehubError, InvalidInput, NotAllowed, NotAuthenticated, NotFound, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,26 @@ def _as_ours(error: Exception) -> FeaturehubError | None:
         return NotFound(str(error) or "There is nothing at this address.")
     if isinstance(error, PermissionDenied):
         return NotAllowed("You may not do this.")
+    return _of_database(error)
+
+
+def _of_database(error: BaseException | None) -> FeaturehubError | None:
+    """What the database's own errors come to; None for any other."""
     if isinstance(error, OperationalError | InterfaceError):
         log.error("request %s: the database does not answer: %s", current_request_id(), error)
-        return Unavailable("The database does not answer.")
+        return Unavailable(_why_unavailable(str(error)))
+    if isinstance(error, DataError):  # PostgreSQL holds no NUL and no text beyond its column's length
+        log.error("request %s: the database does not take a value: %s", current_request_id(), error)
+        return InvalidInput("The request has a value that the database cannot hold, such as a text with U+0000.")
     return None
+
+
+def _why_unavailable(said: str) -> str:
+    if "is full" in said or "No space left" in said:
+        return "The database's disk is full: nothing can be written until it has space again."
+    if "is locked" in said or "lock timeout" in said:
+        return "The database is busy with other writes; try again."
+    return "The database does not answer."
 
 
 def _of_drf(error: exceptions.APIException, path: str) -> dict[str, Any]:
@@ -104,5 +121,8 @@ def page_not_found(request: HttpRequest, exception: Exception | None = None) -> 
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's hook for whatever a page or a middleware raised, called while that is being handled."""
+    if ours := _of_database(sys.exc_info()[1]):
+        return respond(problem_of(ours, instance=request.path), _headers(ours.status))
     log.error("request %s: the error on %s is logged beside this", current_request_id(), request.path)
     return respond(server_problem(request.path))

@@ -21,13 +21,14 @@ from typing import Any, Self
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import Error as DatabaseFailure
+from django.db import connection, transaction
 from django.db.models import Case, DurationField, F, PositiveIntegerField, Q, QuerySet, Value, When
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now
 
 from catalog import stores
-from catalog.models.run import HINT_AFTER, Run, RunKind, RunState
+from catalog.models.run import HINT_AFTER, Run, RunKind, RunState, storable
 from engine.errors import Conflict, LeaseLost
 
 log = logging.getLogger(__name__)
@@ -215,8 +216,9 @@ class Lease:
             return False
         try:
             return bool(self._held().update(lease_until=_from_now(_lease()), heartbeat_at=Now()))
-        except DatabaseError as error:  # the next beat may come through; if none does, the lease ends as it should
+        except DatabaseFailure as error:  # the next beat may come through; if none does, the lease ends as it should
             log.warning("the lease of run %s could not be renewed: %s", self.run.pk, error)
+            connection.close()  # a database that was restarted answers on a new connection only
             return True
 
     def _held(self) -> QuerySet[Run]:
@@ -290,7 +292,7 @@ class Lease:
             committing=Case(When(~Q(committing=self.token), then=F("committing")), default=None),
             hint_due_at=_from_now(HINT_AFTER),
             finished_at=None if again else Now(),
-            error=error,
+            error=storable(error),
             error_code=code,
             **_counts(self.run),
         )

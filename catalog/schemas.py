@@ -17,7 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 
-from catalog.models import Feature, FeatureGroup, StoredSchema
+from catalog.models import CatalogState, Feature, FeatureGroup, StoredSchema
 from engine import transformations, validation
 from engine.errors import FeaturehubError, InvalidDefinition, Problem
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema, Transformation
@@ -46,15 +46,30 @@ def current_schema(group: FeatureGroup) -> GroupSchema:
     Raises InvalidDefinition when the definition is broken or would change the meaning of stored rows.
     """
     defined = schema_of(group)
-    columns = to_columns(defined)
+    recorded = _recorded(group, defined) or _record(group, defined)
+    return GroupSchema(**{**_fields(defined), "schema_id": recorded.number})
+
+
+def _recorded(group: FeatureGroup, defined: GroupSchema) -> StoredSchema | None:
+    """The newest schema of the group if it is the defined one. Takes no lock: every push comes by here."""
+    newest = group.schemas.last()
+    is_it = newest and newest.version == group.version and newest.columns == to_columns(defined)
+    return newest if is_it else None
+
+
+def _record(group: FeatureGroup, defined: GroupSchema) -> StoredSchema:
     with transaction.atomic():
-        newest = group.schemas.select_for_update().last()
-        if not newest or newest.version != group.version or newest.columns != columns:
-            if broken := changes_of_meaning(stored_schemas(group), defined):
-                raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
-            number = newest.number + 1 if newest else 1
-            newest = group.schemas.create(version=group.version, number=number, columns=columns)
-    return GroupSchema(**{**_fields(defined), "schema_id": newest.number})
+        # Writers that meet follow each other: there may be no schema yet that they could lock. What is recorded moves
+        # the catalog's version, so that row is locked anyway; before all others, as an apply does.
+        CatalogState.current()
+        CatalogState.objects.select_for_update().get(pk=1)
+        if recorded := _recorded(group, defined):
+            return recorded
+        if broken := changes_of_meaning(stored_schemas(group), defined):
+            raise InvalidDefinition(f"{group.name} needs version {group.version + 1}: {'; '.join(broken)}.")
+        newest = group.schemas.last()
+        number = newest.number + 1 if newest else 1
+        return group.schemas.create(version=group.version, number=number, columns=to_columns(defined))
 
 
 def _fields(schema: GroupSchema) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -138,12 +138,18 @@ def parse_database_url(text: str) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": name,
-        "HOST": unquote(parts.hostname or ""),
+        "HOST": unquote(_host(parts)),
         "PORT": str(parts.port or ""),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "OPTIONS": {key: values[-1] for key, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()},
     }
+
+
+def _host(parts: SplitResult) -> str:
+    """The host as it was written: `hostname` is in lower case, which the folder of a socket need not be."""
+    written = parts.netloc.rpartition("@")[2]
+    return written.partition(":")[0] if written.lower().startswith("%2f") else parts.hostname or ""
 
 
 def _redis_url(highest_database: int, why: str = "") -> Kind:

@@ -100,6 +100,11 @@ TEMPLATES = [
 # --- the relational database
 
 POSTGRESQL_OPTIONS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name", "options"}
+#: How long a connection may take, and a lock; a process that was stopped in a transaction gives its locks up.
+POSTGRESQL_WAITS = {
+    "connect_timeout": "5",
+    "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s",
+}
 
 
 def _sqlite(database: dict[str, Any]) -> dict[str, Any]:
@@ -119,12 +124,16 @@ def _sqlite(database: dict[str, Any]) -> dict[str, Any]:
 
 
 def _postgresql(database: dict[str, Any]) -> dict[str, Any]:
-    unknown = sorted(database["OPTIONS"].keys() - POSTGRESQL_OPTIONS)
+    given: dict[str, str] = database["OPTIONS"]
+    unknown = sorted(given.keys() - POSTGRESQL_OPTIONS)
     if unknown:
         raise ImproperlyConfigured(
             f"DATABASE_URL: no option {', '.join(unknown)}; there are {', '.join(sorted(POSTGRESQL_OPTIONS))}"
         )
-    return {**database, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    # Of two settings of one name in `options` the later counts.
+    together = {"options": f"{POSTGRESQL_WAITS['options']} {given['options']}"} if "options" in given else {}
+    options = POSTGRESQL_WAITS | given | together
+    return {**database, "OPTIONS": options, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 
 
 _is_sqlite = ENVIRONMENT.database["ENGINE"].endswith("sqlite3")

@@ -17,7 +17,7 @@ from typing import Literal
 
 import pyarrow as pa
 from django.conf import settings
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from catalog import runs, stores
@@ -78,7 +78,8 @@ def execute(run: Run, *, progress: Progress | None = None) -> Run:
         except FeaturehubError as error:
             attempt.fail(str(error), error.code, retryable=error.retryable)
             raise
-        except (OperationalError, MemoryError) as error:
+        except (OperationalError, InterfaceError, MemoryError) as error:
+            connection.close_if_unusable_or_obsolete()  # a restarted database answers on a new connection only
             attempt.fail(f"It may go better next time: {error!r}", Unavailable.code, retryable=True)
             raise
         except Exception:

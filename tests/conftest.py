@@ -1,6 +1,7 @@
-"""What every test stands on: a home of its own, settings read from it, and a private redis-server.
+"""What every test stands on: a home of its own, settings read from it, a private redis-server and a database.
 
-The settings read the environment when they are first touched, so it is made here, while pytest loads this file.
+The database is SQLite, or with TESTS_ON=postgresql a cluster of this session's own. The settings read the environment
+when they are first touched, so it is made here, while pytest loads this file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import redis
 
 from featurehub import private_redis
 from featurehub.environment import OWN_PREFIX, SETTINGS
+from tests import postgresql
 
+POSTGRESQL = postgresql.Cluster() if os.environ.get(postgresql.CHOICE) == "postgresql" else None
 HOME = Path(tempfile.mkdtemp(prefix="featurehub-tests-"))
 
 
@@ -31,7 +34,7 @@ def _make_environment() -> None:
         FEATUREHUB_HOME=str(HOME),
         FEATUREHUB_SOURCE_ROOTS=str(HOME / "sources"),
         FEATUREHUB_TLS="false",
-        DATABASE_URL=f"sqlite:///{HOME / 'featurehub.sqlite3'}",
+        DATABASE_URL=POSTGRESQL.url("featurehub") if POSTGRESQL else f"sqlite:///{HOME / 'featurehub.sqlite3'}",
         REDIS_URL=private_redis.url(HOME),
         SECRET_KEY="a key for tests, which guards nothing at all",
         ALLOWED_HOSTS="testserver,localhost",
@@ -51,9 +54,22 @@ def pytest_configure() -> None:
     from django.conf import settings
 
     assert settings.FEATUREHUB_HOME == HOME
+    if POSTGRESQL:
+        POSTGRESQL.start()
+
+
+def pytest_report_header() -> str:
+    return f"database: {'PostgreSQL' if POSTGRESQL else 'SQLite'}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not POSTGRESQL and postgresql.programs() is None:
+        terminalreporter.write_line(postgresql.NOT_INSTALLED)
 
 
 def pytest_unconfigure() -> None:
+    if POSTGRESQL:
+        POSTGRESQL.remove()
     shutil.rmtree(HOME, ignore_errors=True)
 
 
@@ -89,3 +105,15 @@ def redis_clean(private_redis_url: str) -> Iterator[redis.Redis]:
     yield client
     client.flushall()
     client.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[postgresql.Cluster]:
+    """The session's PostgreSQL, which the test may kill; it runs again afterwards."""
+    if POSTGRESQL is None:
+        pytest.skip("about PostgreSQL")
+    yield POSTGRESQL
+    from django.db import connections
+
+    connections.close_all()
+    POSTGRESQL.start()

@@ -37,6 +37,11 @@ class RunState(models.TextChoices):
     CANCELLED = "cancelled"
 
 
+def storable(text: str) -> str:
+    """The text with U+0000 escaped, as in a wrong name of a file's column: PostgreSQL keeps it in no text."""
+    return text.replace("\0", r"\x00")
+
+
 def first_hint() -> datetime:
     """When a new run is announced again: whoever queues it announces it once, or begins it, at once."""
     return timezone.now() + HINT_AFTER
@@ -140,7 +145,8 @@ class Run(models.Model):
 
     def fail(self, error: str, code: str) -> None:
         """End such a run, or one that was never begun."""
-        self.state, self.finished_at, self.error, self.error_code = RunState.FAILED, timezone.now(), error, code
+        self.state, self.finished_at, self.error_code = RunState.FAILED, timezone.now(), code
+        self.error = storable(error)
         self.save()
 
     def summary(self) -> dict[str, Any]:

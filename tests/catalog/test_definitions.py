@@ -77,7 +77,7 @@ feature_services:
     features: [customer_purchases:total_purchases, customer_purchases:avg_purchase_value]
 """
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 WriteFile = Callable[..., str]
 

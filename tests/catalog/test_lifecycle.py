@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import Conflict, InvalidInput, StillRead
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 SUNSET = datetime(2030, 1, 31, tzinfo=UTC)
 STATUSES = ("draft", "active", "deprecated", "archived")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import include, path
@@ -37,6 +38,10 @@ def suspect(request: HttpRequest) -> HttpResponse:
     raise SuspiciousOperation(SECRET)
 
 
+def lose_the_database(request: HttpRequest) -> HttpResponse:
+    raise OperationalError(SECRET)
+
+
 class FailingView(APIView):
     authentication_classes: list[Any] = []
     permission_classes: list[Any] = []
@@ -55,6 +60,14 @@ urlpatterns = [
     path("django/fails", fail),
     path("django/denies", deny),
     path("django/suspects", suspect),
+    path("django/has_no_database", lose_the_database),
+    path("drf/has_no_database", failing(OperationalError(SECRET))),
+    path("drf/has_no_connection", failing(InterfaceError(SECRET))),
+    path("drf/has_a_full_disk", failing(OperationalError("database or disk is full"))),
+    path("drf/has_a_full_server", failing(OperationalError(f"could not write: No space left on device {SECRET}"))),
+    path("drf/has_a_lock", failing(OperationalError("database is locked"))),
+    path("drf/has_a_long_lock", failing(OperationalError("canceling statement due to lock timeout"))),
+    path("drf/has_a_nul", failing(DataError(SECRET))),
     path("drf/fails", failing(RuntimeError(SECRET))),
     path("drf/denies", failing(PermissionDenied(SECRET))),
     path("drf/suspects", failing(SuspiciousOperation(SECRET))),
@@ -109,6 +122,29 @@ def test_whatever_fails_is_a_problem_that_tells_nothing_of_the_inside(
 ) -> None:
     problem = problem_of(client.get(address, headers={"Accept": "text/html, */*"}), status)
     assert (problem["code"], problem["instance"]) == (code, address)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/django/has_no_database", "does not answer"),
+        ("/drf/has_no_database", "does not answer"),
+        ("/drf/has_no_connection", "does not answer"),
+        ("/drf/has_a_full_disk", "disk is full"),
+        ("/drf/has_a_full_server", "disk is full"),
+        ("/drf/has_a_lock", "is busy"),
+        ("/drf/has_a_long_lock", "is busy"),
+    ],
+)
+def test_a_database_that_fails_is_503_on_pages_too_and_says_why(client: Client, address: str, said: str) -> None:
+    response = client.get(address)
+    problem = problem_of(response, 503)
+    assert (problem["code"], response["Retry-After"]) == ("unavailable", "1")
+    assert said in problem["detail"]
+
+
+def test_a_value_that_the_database_cannot_hold_is_the_senders_error(client: Client) -> None:
+    assert problem_of(client.get("/drf/has_a_nul"), 400)["code"] == "invalid_input"
 
 
 def test_a_wrong_method_is_a_problem_that_lists_the_right_ones(client: Client) -> None:

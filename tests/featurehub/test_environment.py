@@ -74,6 +74,15 @@ def test_production_values_are_read_into_types() -> None:
     assert (read.port, read.tls) == (80, True)
 
 
+@pytest.mark.parametrize(
+    ("written", "host", "port"),
+    [("DB.Example:5433", "db.example", "5433"), ("%2Frun%2FPostgreSQL", "/run/PostgreSQL", ""), ("[::1]", "::1", "")],
+)
+def test_the_host_of_a_database_may_be_the_folder_of_a_socket(written: str, host: str, port: str) -> None:
+    read = parse_database_url(f"postgres://hub@{written}/features")
+    assert (read["HOST"], read["PORT"], read["USER"]) == (host, port, "hub")
+
+
 def test_a_variable_set_to_nothing_counts_as_not_set() -> None:
     assert read_environment({"PORT": "", "DATABASE_URL": " ", "FEATUREHUB_HOME": ""}) == read_environment({})
 

@@ -16,7 +16,8 @@ from django.core.cache import cache
 from django.db import connection
 
 from featurehub.celery import app
-from featurehub.environment import PROJECT
+from featurehub.environment import PROJECT, parse_database_url
+from featurehub.settings import _postgresql
 
 
 @pytest.mark.django_db(transaction=True)
@@ -63,6 +64,16 @@ def test_a_cached_value_is_json(redis_clean: redis.Redis) -> None:
 def test_a_task_that_is_not_json_is_not_accepted() -> None:
     assert app.conf.accept_content == ["json"]
     assert app.conf.task_time_limit < app.conf.broker_transport_options["visibility_timeout"]
+
+
+def test_postgresql_is_waited_for_only_so_long_unless_the_url_says_otherwise() -> None:
+    def options(url: str) -> dict[str, str]:
+        return _postgresql(parse_database_url(url))["OPTIONS"]
+
+    bounds = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+    assert options("postgres://hub@db/hub") == {"connect_timeout": "5", "options": bounds}
+    own = options("postgres://hub@db/hub?connect_timeout=9&options=-c%20lock_timeout%3D9s&sslmode=require")
+    assert own == {"connect_timeout": "9", "options": f"{bounds} -c lock_timeout=9s", "sslmode": "require"}
 
 
 def test_the_deploy_check_is_clean_in_production(tmp_path: Path) -> None:

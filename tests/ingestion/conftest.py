@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 from pytest_django import Settings
+
+if TYPE_CHECKING:
+    from tests.ingestion.web import Start
 
 
 def _forget() -> None:
@@ -51,3 +55,12 @@ def redis_down(settings: Settings, tmp_path: Path) -> Callable[[], AbstractConte
         _forget()
 
     return down
+
+
+@pytest.fixture
+def start(sources: Path) -> Iterator[Start]:
+    """Starts web servers on the stores of the test."""
+    from tests.ingestion.web import running_webs
+
+    with running_webs() as start_one:
+        yield start_one

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from django.conf import settings
-from django.db import connection
+
+from tests import databases
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -16,7 +17,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 def environment() -> dict[str, str]:
     """The variables that the settings of such a process read."""
     return os.environ | {
-        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "DATABASE_URL": databases.url(),
         "FEATUREHUB_OFFLINE_URL": str(settings.FEATUREHUB_OFFLINE_PATH),
         "FEATUREHUB_SOURCE_ROOTS": ",".join(map(str, settings.FEATUREHUB_SOURCE_ROOTS)),
     }

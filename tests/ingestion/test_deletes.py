@@ -26,6 +26,8 @@ from serving.training import Asked, build
 from tests.factories import ELEVEN, NOON, TEN, add_feature, make_customer_group, make_entity, purchase
 from tests.ingestion import contents
 
+pytestmark = pytest.mark.database
+
 ROWS = "/api/v1/groups/customer_purchases/rows"
 C1 = {"customer_id": "C1"}
 

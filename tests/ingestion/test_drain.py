@@ -21,6 +21,8 @@ from ingestion.tasks import catch_up
 from tests.factories import ELEVEN, TEN, add_feature, make_customer_group, purchase
 from tests.ingestion import contents
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture
 def group(sources: Path) -> FeatureGroup:

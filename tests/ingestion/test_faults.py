@@ -64,6 +64,8 @@ WORK_IN_A_CHILD = """
 import django, sys
 django.setup()
 from tests.ingestion.test_faults import work
+
+pytestmark = pytest.mark.database
 work(sys.argv[1])()
 """
 

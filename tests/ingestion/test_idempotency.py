@@ -25,6 +25,8 @@ from ingestion.models import IdempotencyKey, PushBatch
 from tests.factories import ELEVEN, TEN, make_customer_group, purchase
 from tests.ingestion import contents
 
+pytestmark = pytest.mark.database
+
 ROWS = "/api/v1/groups/customer_purchases/rows"
 
 

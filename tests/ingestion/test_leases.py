@@ -29,6 +29,8 @@ from ingestion.tasks import catch_up, ingest_run
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents, workers
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture
 def group(sources: Path) -> FeatureGroup:

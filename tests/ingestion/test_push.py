@@ -29,6 +29,8 @@ from ingestion.tasks import catch_up
 from tests.factories import ELEVEN, NOON, TEN, add_feature, make_customer_group, purchase
 from tests.ingestion import contents
 
+pytestmark = pytest.mark.database
+
 AT_TEN = datetime(2024, 11, 1, 10, tzinfo=UTC)
 
 

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-from catalog import access
 from catalog.bodies import MAX_BYTES
 from catalog.models import FeatureGroup
 from ingestion import drain
@@ -28,96 +18,9 @@ from ingestion.models import IdempotencyKey, PushBatch
 from ingestion.tasks import catch_up
 from tests.factories import make_customer_group, purchase
 from tests.ingestion import contents
-from tests.ingestion.processes import PROJECT, environment
+from tests.ingestion.web import BODY, Start
 
-ROWS = "/api/v1/groups/customer_purchases/rows"
-BODY = json.dumps({"rows": [purchase("C1")]}).encode()
-
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@dataclass
-class Web:
-    """A web server of two threads in a process of its own, and a key that writes."""
-
-    process: subprocess.Popen[str]
-    port: int
-    key: str
-
-    def post(self, body: Any, *, key: str = "", path: str = ROWS, **headers: str) -> tuple[int, Any]:
-        """Send a body (an iterable goes in chunks); the status and the document of the answer."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
-        sent = {"Host": "localhost", "Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-        sent |= headers | ({"Idempotency-Key": key} if key else {})
-        try:
-            connection.request("POST", path, body, sent, encode_chunked=not isinstance(body, bytes))
-            answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if text else None  # what the server itself refuses has no body
-        finally:
-            connection.close()
-
-    def send_raw(self, headers: str, *parts: bytes) -> socket.socket:
-        """A connection on which a push has begun."""
-        started = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        head = f"POST {ROWS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.key}\r\n"
-        started.sendall(f"{head}Content-Type: application/json\r\n{headers}\r\n\r\n".encode())
-        with suppress(OSError):  # the server may have answered and hung up by then
-            for part in parts:
-                started.sendall(part)
-        return started
-
-    def memory(self) -> int:
-        """Bytes of memory that the server's processes hold."""
-        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        return sum(process.memory_info().rss for process in family)
-
-
-Start = Callable[..., Web]
-
-
-@pytest.fixture
-def start(sources: Path) -> Iterator[Start]:
-    _, key = access.create_key(name="writer", scopes=["read", "write"])
-    running: list[subprocess.Popen[str]] = []
-
-    def start(**extra: str) -> Web:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = int(free.getsockname()[1])
-        options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
-        command = [sys.executable, "-m", "granian", *options, "--blocking-threads", "2", "featurehub.wsgi:application"]
-        env = environment() | extra
-        process = subprocess.Popen(
-            command, cwd=PROJECT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        running.append(process)
-        wait_for(process, port)
-        return Web(process, port, key)
-
-    yield start
-    for process in running:
-        end(process)
-
-
-def wait_for(process: subprocess.Popen[str], port: int) -> None:
-    """Until the server takes connections; what comes then it holds until the application is there."""
-    for _ in range(400):
-        assert process.poll() is None, process.communicate()[0]
-        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the web server does not listen")
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """kill -9 of a server and all of its processes."""
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.send_signal(signal.SIGKILL)
-    with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from ingestion.tasks import ingest_scheduled
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import workers
 
+pytestmark = pytest.mark.database
+
 TEN = datetime(2026, 3, 2, 10, tzinfo=UTC)  # a Monday
 MINUTE = timedelta(minutes=1)
 

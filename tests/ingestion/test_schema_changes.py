@@ -16,6 +16,8 @@ from ingestion.push import push
 from tests.factories import AVERAGE, add_feature, make_customer_group, purchase, write_csv
 from tests.ingestion import contents
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture
 def group(sources: Path) -> FeatureGroup:

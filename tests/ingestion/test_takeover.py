@@ -169,6 +169,8 @@ import django, os, signal
 django.setup()
 from ingestion.ingest import ingest
 from ingestion.push import find_group
+
+pytestmark = pytest.mark.database
 ingest(find_group("customer_purchases"), progress=lambda _: os.kill(os.getpid(), signal.SIGKILL))
 """
 

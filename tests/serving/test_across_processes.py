@@ -7,16 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from django.conf import settings as django_settings
-from django.db import connection
 
+from tests import databases
 from tests.serving.conftest import Hub
 from tests.serving.test_status_effects import feature, group
+
+pytestmark = pytest.mark.database
 
 #: Reads features of C1 through serving.vectors whenever it is asked, and keeps what it knows in between.
 READER = """
@@ -61,10 +62,7 @@ class OtherProcess:
 
 @pytest.fixture
 def other_process(committed_hub: Hub) -> Iterator[OtherProcess]:
-    if connection.vendor != "sqlite":
-        pytest.skip("its environment names the test session's SQLite file")
-    database = {"DATABASE_URL": f"sqlite:///{Path(connection.settings_dict['NAME'])}"}
-    reader = OtherProcess(database)
+    reader = OtherProcess({"DATABASE_URL": databases.url()})
     yield reader
     reader.close()
 
