@@ -17,14 +17,16 @@ from benchmarks import data, processes
 from benchmarks.load import Endpoint, ask
 
 PROJECT = Path(__file__).parents[1]
-COMMAND = PROJECT / ".venv-feast" / "bin" / "feast"
+ENVIRONMENT = PROJECT / ".venv-feast"
+COMMAND = ENVIRONMENT / "bin" / "feast"
 REPOSITORY = Path(__file__).parent / "feast_repo"
 #: As many processes as the hub has, no log of requests, no worker that is replaced after a thousand of them.
 SETTINGS = ("--workers", "2", "--no-access-log", "--max-requests", "0")
 
 
 def is_installed() -> bool:
-    return COMMAND.is_file()
+    """Whether all of requirements-feast.txt is installed."""
+    return (ENVIRONMENT / ".requirements.stamp").is_file()
 
 
 @contextmanager
