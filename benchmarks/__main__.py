@@ -1,4 +1,4 @@
-"""`make bench`: every measurement in processes of its own, ours and the others in turn, `--rounds` of them, one table."""
+"""`make bench`: every measurement in processes of its own, ours and the others in turn, medians of `--rounds`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         others = (self.bare, self.feast)
         figures = ("" if figure is None else self.form.format(figure) for figure in (self.ours, *others))
-        ratios = ("" if other is None else f"{self.ours / other:.2f}" for other in others)
+        ratios = ("" if not other else f"{self.ours / other:.2f}" for other in others)
         return (self.work, *figures, *ratios)
 
 
@@ -147,8 +147,10 @@ def _pushing(bench: Bench) -> Iterator[Row]:
         rows, connections = measured["rows"], measured["connections"]
         work = f"push {_rows(rows)} over HTTP, {connections} connection{'s' * (connections > 1)}"
         for name, what, form in OF_ONE_ROW if rows == 1 else OF_MANY_ROWS:
-            others = measured["feast"][name] if "feast" in measured else None
-            yield Row(work + what, form, measured["ours"][name], feast=others)
+            yield Row(work + what, form, measured["ours"][name], feast=measured.get("feast", {}).get(name))
+        if any(measured[side]["refused"] for side in ("ours", "feast") if side in measured):
+            refused = measured.get("feast", {}).get("refused")
+            yield Row(f"{work}: refused and sent again", "{:,.0f}", measured["ours"]["refused"], feast=refused)
 
 
 def _rows(count: int) -> str:

@@ -15,10 +15,22 @@ from queue import Empty, SimpleQueue
 
 #: A request that is not answered within this time ends the measurement.
 SECONDS_TO_ANSWER = 60.0
+#: How often a request is sent again that is refused for now (503), as a client would.
+SENT_AT_MOST = 10
+UNAVAILABLE = 503
 
 
 class WrongAnswer(AssertionError):
     """A server answered something else than that it took the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When a request was first sent, when its right answer had been read, and how often it was refused before."""
+
+    started: float
+    ended: float
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +48,29 @@ class Endpoint:
         connection.connect()
         return connection
 
-    def post(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[float, float]:
-        """When the request was sent and when its answer had been read; raises WrongAnswer."""
+    def post(self, connection: http.client.HTTPConnection, body: bytes) -> Sent:
+        """Post until the answer is right; raises WrongAnswer for one that is neither that nor 503."""
         started = time.perf_counter()
-        connection.request("POST", self.path, body, {"Content-Type": "application/json", **self.headers})
-        answer = connection.getresponse()
-        text = answer.read()
-        ended = time.perf_counter()
-        if not self.is_right(answer.status, text):
-            raise WrongAnswer(f"{self.path} answered {answer.status}: {text[:300]!r}")
-        return started, ended
+        for refused in range(SENT_AT_MOST):
+            connection.request("POST", self.path, body, {"Content-Type": "application/json", **self.headers})
+            answer = connection.getresponse()
+            text = answer.read()
+            ended = time.perf_counter()
+            if self.is_right(answer.status, text):
+                return Sent(started, ended, refused)
+            if answer.status != UNAVAILABLE:
+                break
+        raise WrongAnswer(f"{self.path} answered {answer.status}: {text[:300]!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was measured: the seconds that each request took, and the seconds from the first one to the last answer."""
+    """What was measured: the seconds that each request took until it was taken, in order of sending; the seconds from
+    the first sending to the last answer; how many answers were refusals."""
 
     latencies: tuple[float, ...]
     seconds: float
+    refused: int = 0
 
     @property
     def requests_per_second(self) -> float:
@@ -68,18 +85,17 @@ def send(endpoint: Endpoint, bodies: Sequence[bytes], *, connections: int) -> Lo
     opened = [endpoint.connect() for _ in range(connections)]
     try:
         with ThreadPoolExecutor(connections) as pool:
-            sent = [times for part in pool.map(lambda one: _empty(waiting, endpoint, one), opened) for times in part]
+            parts = list(pool.map(lambda connection: _post_waiting(waiting, endpoint, connection), opened))
     finally:
         for connection in opened:
             connection.close()
-    first, last = min(started for started, _ in sent), max(ended for _, ended in sent)
-    return Load(tuple(ended - started for started, ended in sorted(sent)), last - first)
+    return _load(sorted((one for part in parts for one in part), key=lambda one: one.started))
 
 
-def _empty(
+def _post_waiting(
     waiting: SimpleQueue[bytes], endpoint: Endpoint, connection: http.client.HTTPConnection
-) -> list[tuple[float, float]]:
-    """Post what is waiting until nothing is; when each request was sent and answered."""
+) -> list[Sent]:
+    """Post what is waiting until nothing is."""
     sent = []
     while True:
         try:
@@ -87,6 +103,14 @@ def _empty(
         except Empty:
             return sent
         sent.append(endpoint.post(connection, body))
+
+
+def _load(sent: Sequence[Sent]) -> Load:
+    return Load(
+        latencies=tuple(one.ended - one.started for one in sent),
+        seconds=max(one.ended for one in sent) - sent[0].started,
+        refused=sum(one.refused for one in sent),
+    )
 
 
 def ask(

@@ -173,6 +173,7 @@ def _figures(work: Work, loads: Sequence[Load]) -> dict[str, float]:
     return {
         "p50_ms": 1000 * percentile(latencies, 0.5),
         "p99_ms": 1000 * percentile(latencies, 0.99),
+        "refused": sum(load.refused for load in loads),
         "requests_per_second": requests,
         "rows_per_second": requests * work.rows,
     }
