@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.requirements.stamp
 DEV := .venv/.requirements-dev.stamp
+FEAST := .venv-feast/.requirements.stamp
 CODE := engine catalog ingestion serving featurehub tests benchmarks examples manage.py
 
 .DEFAULT_GOAL := help
@@ -35,6 +36,7 @@ format: $(DEV) ## write the code as `make check` wants it
 	$(BIN)/ruff check --fix $(CODE)
 
 bench: $(DEV) ## the benchmarks, beside the limit and Feast
+	@$(MAKE) --silent $(FEAST) || true  # without it the table says that it is not there
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what tools cached; .venv and .featurehub stay
@@ -51,4 +53,9 @@ $(RUN): requirements.txt | $(BIN)/python
 
 $(DEV): requirements-dev.txt $(RUN)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(FEAST): requirements-feast.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-feast
+	.venv-feast/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-feast.txt
 	@touch $@

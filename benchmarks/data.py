@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 FEATURES = {**{f"f{n}": "float64" for n in range(6)}, "i0": "int64", "i1": "int64", "s0": "string", "b0": "bool"}
 START_US = 1_780_000_000_000_000
 SPAN_US = 90 * 24 * 3600 * 1_000_000
+PUSHED_AT = datetime.fromtimestamp((START_US + SPAN_US) // 1_000_000, UTC).isoformat().replace("+00:00", "Z")
 GROUP = "customer_features"
 ENTITY = "customer"
 KEY = "customer_id"
@@ -39,3 +42,20 @@ def write_spine(path: Path, *, rows: int, entities: int) -> None:
 
 def _times(random: np.random.Generator, rows: int) -> pa.Array:
     return pa.array(START_US + random.integers(0, SPAN_US, rows), pa.timestamp("us", "UTC"))
+
+
+def pushed_rows(first: int, count: int) -> list[dict[str, object]]:
+    """Rows to push: of the `count` entities from `first` on, each once, all at one event time after the span.
+
+    The values follow from the entity, so that who reads a row back knows what it has to be.
+    """
+    return [pushed_row(entity) for entity in range(first, first + count)]
+
+
+def pushed_row(entity: int) -> dict[str, object]:
+    """What `pushed_rows` has for one entity."""
+    random = Random(entity)
+    row: dict[str, object] = {KEY: entity, "event_timestamp": PUSHED_AT}
+    row |= {f"f{n}": random.random() for n in range(6)}
+    row |= {"i0": random.randrange(1_000), "i1": random.randrange(10**9)}
+    return row | {"s0": random.choice(("aa", "bb", "cc", "dddd")), "b0": random.random() < 0.5}
