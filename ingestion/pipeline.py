@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
+from typing import Self
 
 import polars as pl
+from django.conf import settings
 
+from catalog.models import Acceptance
 from catalog.schemas import Local, transformer
 from engine.conform import Conformed
 from engine.schema import (
@@ -75,30 +78,54 @@ def without_values(keys: pl.DataFrame, schema: GroupSchema) -> pl.DataFrame:
     return keys.with_columns(nulls).with_row_index(ROW)
 
 
-def stamped(
-    rows: pl.DataFrame,
-    schema: GroupSchema,
-    *,
-    accepted: int,
-    accepted_at: datetime,
-    first_ordinal: int,
-    run: str,
-    deleted: bool = False,
-) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where accepted rows stand in the version order, as expressions over their batch; see `Processed.accepted`.
+
+    `accepted_at` is the created timestamp of the rows whose source has none.
+    """
+
+    accepted: pl.Expr
+    ordinal: pl.Expr
+    accepted_at: pl.Expr
+
+    @classmethod
+    def of_acceptance(cls, acceptance: Acceptance, *, first_ordinal: int) -> Self:
+        """Rows that come for the first time: a row's ordinal is its number in the whole run or push."""
+        return cls(
+            accepted=pl.lit(acceptance.pk, dtype=pl.Int64),
+            ordinal=pl.col(ROW).cast(pl.Int64) + first_ordinal,
+            accepted_at=pl.lit(acceptance.accepted_at, dtype=TIMESTAMP_POLARS),
+        )
+
+    @classmethod
+    def of_origins(cls, origins: pl.DataFrame) -> Self:
+        """Rows that came before: each has the place of its first coming, one row of `origins` by these names."""
+        return cls(**{name: pl.lit(origins[name]).gather(pl.col(ROW)) for name in ORIGIN})
+
+
+#: The columns of `Place.of_origins`.
+ORIGIN = {"accepted": pl.Int64(), "ordinal": pl.Int64(), "accepted_at": TIMESTAMP_POLARS}
+
+
+def stamped(rows: pl.DataFrame, schema: GroupSchema, place: Place, *, run: str, deleted: bool = False) -> pl.DataFrame:
     """Accepted rows as offline rows: with their place in the version order, their schema and where they came from.
 
-    A row's ordinal is its number in the whole run; its created timestamp is the acceptance's unless its source has one.
     `deleted` makes them tombstones: older rows of their entities, in version order, are dead.
     """
-    arrived = pl.lit(accepted_at, dtype=TIMESTAMP_POLARS)
     return rows.with_columns(
-        pl.col(CREATED_TIMESTAMP).fill_null(arrived),
-        pl.lit(accepted, dtype=pl.Int64).alias(ACCEPTED),
-        (pl.col(ROW).cast(pl.Int64) + first_ordinal).alias(ORDINAL),
+        pl.col(CREATED_TIMESTAMP).fill_null(place.accepted_at),
+        place.accepted.alias(ACCEPTED),
+        place.ordinal.alias(ORDINAL),
         pl.lit(schema.schema_id, dtype=pl.Int32).alias(SCHEMA),
         pl.lit(deleted).alias(DELETED),
         pl.lit(run).alias(RUN),
     ).select(schema.offline.names)
+
+
+def max_clock_skew() -> timedelta:
+    """How much later than now an event may be."""
+    return timedelta(seconds=settings.FEATUREHUB_MAX_CLOCK_SKEW_SECONDS)
 
 
 def first_of_each_row(violations: Sequence[Violation]) -> list[Violation]:
