@@ -34,14 +34,15 @@ class Selection:
     rule: str = ""
     row: int | None = None
     ids: tuple[int, ...] = ()
+    state: str = ""
 
 
 def rules_of(group: FeatureGroup, selection: Selection) -> QuarantinedRules:
     """The rules that a selection means, newest first, with their states; not those of runs that are under way."""
     given = {"run": selection.run, "column": selection.column, "rule": selection.rule, "pk__in": selection.ids}
-    wanted = {name: value for name, value in given.items() if value}
-    found = QuarantinedRule.objects.of_ended_runs().filter(run__group=group, **wanted)
-    return found.with_state().select_related("run__group", "replay").order_by("-pk")
+    wanted = {name: value for name, value in {**given, "state": selection.state}.items() if value}
+    found = QuarantinedRule.objects.of_ended_runs().with_state().filter(run__group=group, **wanted)
+    return found.select_related("run__group").order_by("-pk")
 
 
 def queue_replay(
@@ -169,4 +170,4 @@ def _refusal(rule: QuarantinedRule) -> str:
             f"the rows came for version {run.group_version} of {run.group.name}, which is at version {now}; "
             "files are read again for it, and pushed rows are to be sent again."
         ),
-    }[rule.state]
+    }[QuarantineState(rule.state)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from django.db import models
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, Subquery, Value, When
@@ -29,6 +29,9 @@ class QuarantineState(models.TextChoices):
     SETTLED = "settled"
     RUN_FAILED = "run_failed"
     SUPERSEDED = "superseded"
+
+
+_OF_REPLAYS = (QuarantineState.REPLAYING, QuarantineState.REPLAYED)
 
 
 class Settled(models.Model):
@@ -100,6 +103,26 @@ class QuarantinedRule(Settled):
         constraints = [
             models.UniqueConstraint(fields=["run", "column", "rule"], name="quarantinedrule_is_unique"),
         ]
+
+    def summary(self) -> dict[str, Any]:
+        """What programs read of one that `with_state` has found."""
+        discarded = {"at": self.discarded_at, "by": self.discarded_by, "reason": self.discard_reason}
+        return {
+            "id": self.pk,
+            "group": self.run.group.name,
+            "run": str(self.run_id),
+            "kind": self.run.kind,
+            "column": self.column,
+            "rule": self.rule,
+            "detail": self.detail,
+            "rows": self.row_count,
+            "pending": self.pending_rows,
+            "state": self.state,
+            "samples": self.samples,
+            "replay": str(self.replay_id) if self.state in _OF_REPLAYS else None,
+            "discarded": discarded if self.discarded_at else None,
+            "created_at": self.run.created_at,
+        }
 
     def __str__(self) -> str:
         return f"{self.column} {self.rule}: {self.row_count} rows"

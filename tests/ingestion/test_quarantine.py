@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,18 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from django.db import connection
-from django.test import Client
 
 from catalog import runs, stores
-from catalog.access import create_key
 from catalog.models import FeatureGroup, Run, RunKind, RunState, Status
 from engine.errors import Conflict, FeaturehubError, InvalidInput, InvalidRows, NotFound
-from ingestion import drain, raw_rows
+from ingestion import drain
 from ingestion.ingest import execute, ingest
+from ingestion.materialize import materialize
 from ingestion.models import QuarantinedRow, QuarantinedRule
 from ingestion.push import push
 from ingestion.settle import Selection, discard, queue_replay, rules_of
-from tests.factories import ELEVEN, NOON, TEN, add_feature, make_customer_group, purchase, write_csv, write_parquet
+from tests.factories import NOON, add_feature, make_customer_group, purchase, write_csv, write_parquet
 from tests.ingestion import contents
 
 ALL = Selection()
@@ -105,8 +103,6 @@ def test_a_correction_accepted_meanwhile_wins_in_both_stores(group: FeatureGroup
     assert online(group, "C1")["total_purchases"] == 7
     contents.forget_online(group)
     group.online_cursors.all().delete()
-    from ingestion.materialize import materialize
-
     materialize(group, full=True)
     assert online(group, "C1")["total_purchases"] == 7
 
@@ -231,7 +227,7 @@ def test_a_mended_row_of_a_csv_lands_and_the_others_wait(group: FeatureGroup, so
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "kept"),
+    "mend",
     [
         ("total_spent", 12.5, 12.5),
         ("total_spent", None, None),
@@ -242,8 +238,9 @@ def test_a_mended_row_of_a_csv_lands_and_the_others_wait(group: FeatureGroup, so
 )
 @pytest.mark.parametrize("form", ["text", "typed", "json"])
 def test_a_value_of_any_column_is_mended_in_any_form(
-    group: FeatureGroup, sources: Path, form: str, column: str, value: object, kept: object
+    group: FeatureGroup, sources: Path, form: str, mend: tuple[str, object, object]
 ) -> None:
+    column, value, kept = mend
     bad = purchase("C1", total_purchases=-1)
     if form == "text":
         first, number = ingest_with(group, sources, bad), 20
