@@ -14,7 +14,6 @@ from pathlib import Path
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from catalog import stores
 from catalog.models import Run
@@ -23,7 +22,7 @@ from engine.parquet import open_parquet
 from engine.violations import Violation
 from ingestion.models import QuarantinedRule
 from ingestion.pipeline import first_of_each_row
-from ingestion.raw_rows import RawBatch, RawFile, fsync
+from ingestion.raw_rows import DurableFile, RawBatch, RawFile
 
 SAMPLES_PER_RULE = 20
 ROWS_AT_ONCE = 4_096
@@ -60,12 +59,11 @@ class Quarantine:
         self.rows = 0
         self._files = {final: final.with_suffix(f".{run.token}.part") for final in (payload_file(run), raw_file(run))}
         payloads, raw = self._files.values()
-        self._payloads = payloads
+        self._payloads = DurableFile(payloads, PAYLOADS)
         self._raw = RawFile(raw)
         self._counts: Counter[tuple[str, str]] = Counter()
         self._details: dict[tuple[str, str], str] = {}
         self._samples: dict[tuple[str, str], list[dict[str, object]]] = {}
-        self._writer: pq.ParquetWriter | None = None
 
     def add(self, batch: RawBatch, violations: Sequence[Violation], *, first_row: int) -> None:
         """Keep the rows of `batch` that the violations name, each under the first rule it broke."""
@@ -79,11 +77,8 @@ class Quarantine:
             self._count(violation, numbers, payloads)
 
     def _write(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
-        if self._writer is None:
-            self._payloads.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._payloads, PAYLOADS, write_page_checksum=True)
         why = [[text] * len(numbers) for text in (violation.column, violation.rule, violation.detail)]
-        self._writer.write_table(pa.table([*why, numbers, payloads], schema=PAYLOADS))
+        self._payloads.write(pa.table([*why, numbers, payloads], schema=PAYLOADS))
 
     def _count(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
         key = (violation.column, violation.rule)
@@ -96,10 +91,8 @@ class Quarantine:
 
     def close(self) -> None:
         """Finish the files; call before `record`."""
-        if self._writer is not None:
-            self._writer.close()
-            fsync(self._payloads)
-            self._raw.close()
+        self._payloads.close()
+        self._raw.close()
 
     def discard(self) -> None:
         """Take this attempt's files away, and what earlier attempts left; a later one may have begun its own."""
@@ -119,12 +112,12 @@ class Quarantine:
 
         Call in the transaction that ends with these rows being the run's, whatever other attempts have written.
         """
-        if self._writer is None:
-            self.remove()
-        else:
+        if self._payloads.is_made:
             for final, written in self._files.items():
                 written.replace(final)
-            fsync_folder(self._payloads.parent)
+            fsync_folder(self._payloads.path.parent)
+        else:
+            self.remove()
         self._record_rules()
 
     def _record_rules(self) -> None:

@@ -22,7 +22,6 @@ from django.utils import timezone
 
 from engine.conform import Conformed, conform_rows, conform_table, conform_values
 from engine.errors import CorruptData
-from engine.offline.table import fsync_folder
 from engine.parquet import open_parquet
 from engine.schema import TIMESTAMP_ARROW, GroupSchema
 from ingestion.pipeline import ORIGIN, max_clock_skew
@@ -133,35 +132,48 @@ def _joined(batches: Sequence[RawBatch]) -> RawBatch:
 # -- Kept.
 
 
-class RawFile:
-    """The raw rows of a run's rejected rows, written as they come; there is no file without any."""
+class DurableFile:
+    """A Parquet file that is made when the first rows are written to it; closed, its bytes survive a power loss.
+
+    It is synced by its descriptor, since a worker that was given up may find that its successor took the file away.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+        self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def is_made(self) -> bool:
+        return self._writer is not None
+
+    def write(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb")
+            self._writer = pq.ParquetWriter(self._file, self.schema, write_page_checksum=True)
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+
+class RawFile(DurableFile):
+    """The raw rows of a run's rejected rows, written as they come."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: pq.ParquetWriter | None = None
+        super().__init__(path, RECORDS)
 
     def add(self, batch: RawBatch, numbers: Sequence[int], *, column: str, rule: str) -> None:
         """Keep the rows of `batch`, which broke one rule and have these numbers in the run."""
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, RECORDS, write_page_checksum=True)
         for start in range(0, len(batch), ROWS_PER_RECORD):
             some = range(start, min(start + ROWS_PER_RECORD, len(batch)))
             part = batch.take(some)
             why = [[column], [rule], [part.form], [list(numbers[start : some.stop])]]
-            self._writer.write_table(pa.table([*why, *_origins(part), [_to_bytes(part)]], schema=RECORDS))
-
-    def close(self) -> None:
-        """Finish the file, and make it survive a power loss."""
-        if self._writer is not None:
-            self._writer.close()
-            fsync(self.path)
-
-
-def fsync(path: Path) -> None:
-    """Make a file that was just written, and its name, survive a power loss."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    fsync_folder(path.parent)
+            self.write(pa.table([*why, *_origins(part), [_to_bytes(part)]], schema=RECORDS))
 
 
 def _origins(batch: RawBatch) -> list[list[list[object] | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from django.db import connection
 
 from catalog import runs, stores
 from catalog.models import FeatureGroup, Run, RunKind, RunState, Status
 from engine.errors import Conflict, FeaturehubError, InvalidInput, InvalidRows, NotFound
-from ingestion import drain
+from ingestion import drain, raw_rows
+from ingestion import replay as replaying
 from ingestion.ingest import execute, ingest
 from ingestion.materialize import materialize
 from ingestion.models import QuarantinedRow, QuarantinedRule
 from ingestion.push import push
+from ingestion.quarantine import raw_file
 from ingestion.settle import Selection, discard, queue_replay, rules_of
 from tests.factories import NOON, add_feature, make_customer_group, purchase, write_csv, write_parquet
 from tests.ingestion import contents
@@ -205,6 +209,49 @@ def test_many_small_pushes_are_replayed_in_one_file(group: FeatureGroup) -> None
     mend_rule(group, "total_purchases")
     assert replay(group).rows_accepted == 5
     assert len(contents.data_files(group)) == 1
+
+
+def test_many_rejected_rows_come_again_in_bounded_batches(
+    group: FeatureGroup, sources: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.FEATUREHUB_FAILURE_RATE_LIMIT = 1.0
+    many = pa.Table.from_pylist([purchase(f"C{n}", total_purchases=-1 - n) for n in range(20_000)])
+    first = ingest(group, paths=[write_parquet(sources / "a.parquet", many)])
+    kept = pq.ParquetFile(raw_file(first))
+    assert kept.num_row_groups == math.ceil(20_000 / raw_rows.ROWS_PER_RECORD)
+    monkeypatch.setattr(replaying, "ROWS_PER_BATCH", 8_192)
+    mend_rule(group, "total_purchases")
+    run = replay(group)
+    assert (run.rows_accepted, run.bytes_read) == (20_000, run.bytes_total)
+    files = [pq.read_metadata(contents.folder(group) / name).num_rows for name in contents.data_files(group)]
+    assert sorted(files) == [3_616, 8_192, 8_192]
+    landed = contents.offline(group)
+    assert all((row["total_purchases"], row["customer_id"]) == (-1 - at, f"C{at}") for at, row in enumerate(landed))
+    assert [row["_ordinal"] for row in landed] == list(range(20_000))
+
+
+# -- What is kept of them (docs/formats/quarantine.md).
+
+
+def test_the_files_of_a_run_are_as_their_page_says(group: FeatureGroup, sources: Path) -> None:
+    bad = [purchase("C1", total_purchases=-1), purchase("C2", customer_segment="golden")]
+    first = ingest_with(group, sources, *bad)
+    folder = stores.quarantine_folder(group.name)
+    assert {path.name for path in folder.iterdir()} == {f"{first.pk}.parquet", f"{first.pk}.raw.parquet"}
+    payloads = pq.read_table(folder / f"{first.pk}.parquet")
+    assert payloads.schema.names == ["column", "rule", "detail", "row", "payload"]
+    raw = pq.read_table(folder / f"{first.pk}.raw.parquet").to_pylist()
+    assert {(one["column"], one["rule"], one["form"], *one["row"]) for one in raw} == {
+        ("total_purchases", "min_value", "text", 20),
+        ("customer_segment", "allowed_values", "text", 21),
+    }
+    assert [(one["accepted"], one["ordinal"], one["accepted_at"]) for one in raw] == [(None, None, None)] * 2
+    texts = [pa.ipc.open_stream(one["rows"]).read_all().to_pylist()[0] for one in raw]
+    assert sorted(row["customer_id"] for row in texts) == ["C1", "C2"]
+    again = replay(group)
+    raw = pq.read_table(folder / f"{again.pk}.raw.parquet").to_pylist()
+    places = {(*one["accepted"], *one["ordinal"], *one["accepted_at"]) for one in raw}
+    assert places == {(first.acceptance_id, number, first.acceptance.accepted_at) for number in (20, 21)}
 
 
 # -- The row is mended.
