@@ -30,9 +30,11 @@ from catalog.admin.read_only import ReadOnlyAdmin
 from catalog.models import FeatureGroup, Run
 from engine.errors import FeaturehubError
 from ingestion.api import hand_over
-from ingestion.models import QuarantinedRule, QuarantineState, SourceFile
+from ingestion.models import QuarantinedRow, QuarantinedRule, QuarantineState, SourceFile
 from ingestion.settle import Selection, discard, queue_replay
 
+#: Rows settled one by one that a page names.
+SINGLE_ROWS = 20
 _QUESTIONS = {
     "replay": (
         "Replay",
@@ -150,7 +152,7 @@ class QuarantinedRuleAdmin(ReadOnlyAdmin):
         selection, by = Selection(ids=tuple(rule.pk for rule in rules)), request.user.get_username()
         try:
             if name == "discard":
-                said = f"{discard(group, selection, by=by, **asked):,} rows of {group.name} are discarded."
+                said = f"Discarded: rows of {group.name}, {discard(group, selection, by=by, **asked):,}."
             else:
                 said = self._replay(group, selection, by)
         except FeaturehubError as error:
@@ -163,7 +165,7 @@ class QuarantinedRuleAdmin(ReadOnlyAdmin):
     def _replay(self, group: FeatureGroup, selection: Selection, by: str) -> SafeString:
         run = queue_replay(group, selection, by=by)
         transaction.on_commit(partial(hand_over, run))
-        return format_html("{} rows are replayed by {}.", group.name, _run_link(run))
+        return format_html("Rows of {} are replayed by {}.", group.name, _run_link(run))
 
     @display(description="Rule", ordering="rule")
     def broken(self, rule: QuarantinedRule) -> str:
@@ -185,12 +187,12 @@ class QuarantinedRuleAdmin(ReadOnlyAdmin):
     def waiting(self, rule: QuarantinedRule) -> str:
         return f"{rule.pending_rows:,}"
 
-    @display(description="By")
+    @display(description="Settled by")
     def settled(self, rule: QuarantinedRule) -> SafeString | str:
-        """The run that replays the rows, or who discarded them, when and why."""
-        if rule.discarded_at:
-            return f"{rule.discarded_by}, {moment_text(rule.discarded_at)}: {rule.discard_reason}"
-        return _run_link(rule.replay) if rule.replay else "—"
+        """The run that replays the rows, or who discarded them, when and why; the same of rows settled one by one."""
+        singles = rule.rows.select_related("replay__group")[:SINGLE_ROWS]
+        lines = [("all", _by_whom(rule))] + [(f"row {single.row}", _by_whom(single)) for single in singles]
+        return format_html_join("", '<p class="mb-2">{}: {}</p>', [line for line in lines if line[1]]) or "—"
 
     @display(description="Run")
     def run_link(self, rule: QuarantinedRule) -> SafeString:
@@ -216,6 +218,12 @@ def _by_group(rules: Sequence[QuarantinedRule]) -> dict[FeatureGroup, list[Quara
     for rule in rules:
         groups[rule.run.group].append(rule)
     return groups
+
+
+def _by_whom(settled: QuarantinedRule | QuarantinedRow) -> SafeString | str:
+    if settled.discarded_at:
+        return f"discarded by {settled.discarded_by}, {moment_text(settled.discarded_at)}: {settled.discard_reason}"
+    return _run_link(settled.replay) if settled.replay else ""
 
 
 def _run_link(run: Run) -> SafeString:

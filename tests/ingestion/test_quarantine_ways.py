@@ -19,6 +19,7 @@ from ingestion import api
 from ingestion.ingest import execute, ingest
 from ingestion.models import QuarantinedRule
 from ingestion.push import push
+from ingestion.settle import Selection, discard
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents, workers
 
@@ -307,18 +308,20 @@ def test_the_admin_replays_selected_rows_after_asking(
         answer = admin_client.post(reverse(LIST), chosen | {"confirmed": "yes"}, follow=True)
     run = Run.objects.get(kind=RunKind.REPLAY)
     assert (len(told), run.requested_by) == (1, "admin")
-    assert "customer_purchases rows are replayed by" in answer.content.decode()
+    assert "Rows of customer_purchases are replayed by" in answer.content.decode()
     refused = admin_client.post(reverse(LIST), chosen | {"confirmed": "yes"}, follow=True).content.decode()
     assert f"held by run {run.pk}" in refused
 
 
 def test_the_admin_discards_with_a_reason_only(first: Run, admin_client: Client) -> None:
     rule = QuarantinedRule.objects.get(column="total_purchases")
+    discard(first.group, Selection(run=first.pk, row=31), reason="one alone", by="ada")
+    assert "row 31: discarded by ada, 20" in admin_client.get(page_of(rule)).content.decode()
     page = page_of(rule, "discard")
-    assert "Discard 2 rows?" in admin_client.get(page).content.decode()
+    assert "Discard 1 row?" in admin_client.get(page).content.decode()
     assert "This field is required" in admin_client.post(page, {"confirmed": "yes"}).content.decode()
     answer = admin_client.post(page, {"confirmed": "yes", "reason": "orders of a test"}, follow=True)
-    assert "2 rows of customer_purchases are discarded" in answer.content.decode()
+    assert "Discarded: rows of customer_purchases, 1" in answer.content.decode()
     rule.refresh_from_db()
     assert (rule.discarded_by, rule.discard_reason) == ("admin", "orders of a test")
     shown = admin_client.get(page_of(rule)).content.decode()
