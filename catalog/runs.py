@@ -42,7 +42,7 @@ HINTS_AT_ONCE = 100
 WORKER_LOST = "worker_lost"
 CANCELLED = "cancelled"
 #: The kinds that a worker can carry out by the run's id alone.
-KINDS_OF_WORKERS = (RunKind.INGEST,)
+KINDS_OF_WORKERS = (RunKind.INGEST, RunKind.REPLAY)
 
 
 def transaction_of(run: Run) -> str:
@@ -179,7 +179,8 @@ def retry(run: Run, *, by: str) -> None:
     run.refresh_from_db()
     if not retried:
         raise Conflict(
-            f"Run {run.pk} of kind {run.kind} is {run.state}; only a failed, dead or cancelled ingest can be retried."
+            f"Run {run.pk} of kind {run.kind} is {run.state}; only a failed, dead or cancelled ingest or replay can be "
+            "retried."
         )
 
 

@@ -25,6 +25,8 @@ POINTS = (
     "drain.before_landed",
     "materialize.before_cursor",
     "schedule.after_tick",
+    "replay.after_claim",
+    "discard.after_commit",
     "run.after_claim",
     "run.after_entry",
     "run.after_file",

@@ -1,41 +1,44 @@
-"""One ingestion run: new source files through the pipeline, committed offline once, then brought online.
+"""One run: new source files or rejected rows through the pipeline, committed offline once, then brought online.
 
-`manage.py ingest`, the Celery task and the schedule all call `ingest`. The rows of a run are written as files that no
-reader sees until the one commit at its end; a run that fails before it leaves nothing behind in either store.
+`manage.py ingest`, the Celery task and the schedule all call `ingest`; a replay is carried out by `execute`, too. The
+rows of a run are written as files that no reader sees until the one commit at its end; a run that fails before it
+leaves nothing behind in either store.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
 from django.conf import settings
 from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from catalog import runs, stores
-from catalog.models import FeatureGroup, Run, RunState
+from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.runs import Lease
 from catalog.schemas import current_schema, transformer
 from engine import faults
-from engine.conform import check_columns, conform_table
+from engine.conform import check_columns
 from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
 from engine.offline.table import DataFile
 from engine.schema import GroupSchema
 from engine.violations import Violation
 from ingestion import materialize, sources
 from ingestion.models import SourceFile
-from ingestion.pipeline import Pipeline, stamped
+from ingestion.pipeline import Pipeline, Place, stamped
 from ingestion.push import require_writable
 from ingestion.quarantine import Quarantine
+from ingestion.raw_rows import RawBatch
+from ingestion.replay import Rejected
 from ingestion.sources import Content
+from ingestion.supply import Supply
 
 log = logging.getLogger(__name__)
 
@@ -97,34 +100,37 @@ class _Attempt:
     run: Run
     lease: Lease
     progress: Progress
-    claimed: int = 0
     files: list[DataFile] = field(default_factory=list)
     commits: bool = False
 
     def __post_init__(self) -> None:
         self.table = stores.offline(self.run.group.name, self.run.group_version)
+        self.supply: Supply = Rejected(self.run) if self.run.kind == RunKind.REPLAY else Files(self.run)
+        self.quarantine = Quarantine(self.run)
 
     def carry_out(self) -> None:
         faults.hit("run.after_claim")
         require_writable(self.run.group)
         self._refuse_another_version()
-        self.run.quarantined.all().delete()
-        claimed = claim(self.run, self._contents())
-        self.claimed = len(claimed)
-        if not claimed:
-            self.lease.succeed("No new data: every file of the source has been read before.")
+        self.quarantine.discard()
+        if not self.supply.claim():
+            self._end_without_rows(self.supply.nothing)
             return
+        self.run.bytes_total = self.supply.size
         schema = current_schema(self.run.group)
-        for content in claimed:
-            check_columns(sources.column_names(content), schema)
-        self.run.bytes_total = sum(content.size for content in claimed)
-        self._write(claimed, schema)
+        self._write(schema)
         self._land(schema)
+
+    def _end_without_rows(self, said: str) -> None:
+        with transaction.atomic():
+            self.quarantine.record()
+            self.lease.succeed(said)
 
     def has_succeeded_elsewhere(self) -> bool:
         """Leave the run to whom it belongs now, without a trace of this attempt; whether that one landed it."""
         if not self.commits:
             self.table.discard(self.files)
+        self.quarantine.discard()
         self.run.refresh_from_db()
         return self.run.state == RunState.SUCCEEDED
 
@@ -134,10 +140,11 @@ class _Attempt:
             self.lease.succeed(f"Committed offline; then: {error}", landed=True)
             return
         self.table.discard(self.files)
+        self.quarantine.discard()
         faults.hit("run.before_fail")
         with transaction.atomic():
             if self.lease.fail(error, code, retryable=retryable) and self.run.committing is None:
-                self.run.source_files.all().delete()
+                self.supply.give_back()
 
     def _refuse_another_version(self) -> None:
         run = self.run
@@ -147,54 +154,37 @@ class _Attempt:
                 "were being committed; start a new run."
             )
 
-    def _contents(self) -> list[Content]:
-        if self.run.paths:
-            return [sources.inspect(Path(path)) for path in self.run.paths]
-        source = self.run.group.source
-        if source is None:
-            raise InvalidSource(f"{self.run.group} has no source; name a file with --from, or push rows to it.")
-        return [sources.inspect(path) for path in sources.find(source.path)]
-
-    def _write(self, contents: Sequence[Content], schema: GroupSchema) -> None:
+    def _write(self, schema: GroupSchema) -> None:
         """Every accepted row in files beside the table, every rejected one in quarantine."""
-        self.pipeline, self.quarantine = Pipeline(schema, transformer(schema)), Quarantine(self.run)
-        # A worker that was given up may still hold the file of an earlier attempt open: this one is another file.
-        self.quarantine.path.unlink(missing_ok=True)
+        self.pipeline = Pipeline(schema, transformer(schema))
         self.noted: Counter[tuple[str, str, str]] = Counter()
         self.reported_at = timezone.now()
         try:
-            for content in contents:
-                before = self.run.bytes_read
-                for batch in sources.read(content, partial(self._count_bytes, before)):
-                    self._write_batch(batch, content, schema)
-                self._count_bytes(before, content.size)
+            for batch in self.supply.batches(schema, self._count_bytes):
+                self._write_batch(batch, schema)
         finally:
             self.quarantine.close()
 
-    def _count_bytes(self, before: int, of_this_file: int) -> None:
-        self.run.bytes_read = before + of_this_file
+    def _count_bytes(self, read: int) -> None:
+        self.run.bytes_read = read
 
-    def _write_batch(self, batch: pa.RecordBatch, content: Content, schema: GroupSchema) -> None:
+    def _write_batch(self, batch: RawBatch, schema: GroupSchema) -> None:
         run = self.run
         self.lease.check()
-        processed = self.pipeline.process(
-            conform_table(batch, schema, now=timezone.now(), max_skew=_max_skew(), text=content.is_text)
-        )
+        processed = self.pipeline.process(batch.conformed(schema))
         self.quarantine.add(batch, processed.rejected, first_row=run.rows_read)
         self._note(processed.noted)
-        offline = stamped(
-            processed.accepted,
-            schema,
-            accepted=run.acceptance_id,
-            accepted_at=run.acceptance.accepted_at,
-            first_ordinal=run.rows_read,
-            run=str(run.id),
-        )
+        offline = stamped(processed.accepted, schema, self._place(batch), run=str(run.id))
         name = f"run-{run.id}-{self.lease.token}-{len(self.files):05}"
         if len(offline):
             self.files.append(self.table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names))
             faults.hit("run.after_file")
-        self._report(batch.num_rows, len(offline))
+        self._report(len(batch), len(offline))
+
+    def _place(self, batch: RawBatch) -> Place:
+        if batch.origins is None:
+            return Place.of_acceptance(self.run.acceptance, first_ordinal=self.run.rows_read)
+        return Place.of_origins(batch.origins)
 
     def _note(self, violations: Iterable[Violation]) -> None:
         for violation in violations:
@@ -218,8 +208,7 @@ class _Attempt:
             for (column, rule, detail), rows in self.noted.items()
         ]
         if not self.files:
-            self.quarantine.record()
-            self.lease.succeed("No row was accepted.")
+            self._end_without_rows("No row was accepted.")
             return
         self._commit(schema)
         faults.hit("run.before_materialize")
@@ -231,8 +220,7 @@ class _Attempt:
         """The one commit of the run. Another attempt of it may have been quicker: then these files are nobody's."""
         run = self.run
         with self.lease.about_to_commit():
-            if run.source_files.count() < self.claimed:
-                raise Conflict("It was silent for so long that it was given up; another run may read its files now.")
+            self.supply.require_claim()
             self.quarantine.record()
         self.commits = True
         faults.hit("run.before_delta_commit")
@@ -244,15 +232,64 @@ class _Attempt:
         self.lease.step()
 
     def _refuse_too_many_failures(self) -> None:
-        run, limit = self.run, settings.FEATUREHUB_FAILURE_RATE_LIMIT
-        if run.on_error == "reject":
-            limit = 0.0
+        run, limit = self.run, self.supply.failure_rate_limit
         if run.rows_read and run.rows_quarantined / run.rows_read > limit:
-            self.quarantine.record()
+            with transaction.atomic():
+                self.lease.check()
+                self.quarantine.record()
             raise RunFailed(
                 f"{run.rows_quarantined} of {run.rows_read} rows broke a rule, more than the limit of {limit:.0%}; "
                 f"nothing was kept. {self.quarantine.broken_rules()}"
             )
+
+
+@dataclass
+class Files:
+    """The supply of an ingestion run: what nobody has read yet of its source, or of the files that it was given."""
+
+    run: Run
+    nothing: str = "No new data: every file of the source has been read before."
+    size: int = 0
+    claimed: list[Content] = field(default_factory=list)
+
+    @property
+    def failure_rate_limit(self) -> float:
+        return 0.0 if self.run.on_error == "reject" else settings.FEATUREHUB_FAILURE_RATE_LIMIT
+
+    def claim(self) -> bool:
+        self.claimed = claim(self.run, self._contents())
+        self.size = sum(content.size for content in self.claimed)
+        return bool(self.claimed)
+
+    def _contents(self) -> list[Content]:
+        if self.run.paths:
+            return [sources.inspect(Path(path)) for path in self.run.paths]
+        source = self.run.group.source
+        if source is None:
+            raise InvalidSource(f"{self.run.group} has no source; name a file with --from, or push rows to it.")
+        return [sources.inspect(path) for path in sources.find(source.path)]
+
+    def batches(self, schema: GroupSchema, read: Callable[[int], None]) -> Iterator[RawBatch]:
+        for content in self.claimed:
+            check_columns(sources.column_names(content), schema)
+        before = 0
+        for content in self.claimed:
+            told = partial(_add, read, before)
+            for batch in sources.read(content, told):
+                yield RawBatch(batch, "text" if content.is_text else "typed")
+            before += content.size
+            read(before)
+
+    def require_claim(self) -> None:
+        if self.run.source_files.count() < len(self.claimed):
+            raise Conflict("It was silent for so long that it was given up; another run may read its files now.")
+
+    def give_back(self) -> None:
+        self.run.source_files.all().delete()
+
+
+def _add(read: Callable[[int], None], before: int, of_this_file: int) -> None:
+    read(before + of_this_file)
 
 
 def _bring_online(group: FeatureGroup, *, step: Callable[[], None]) -> str:
@@ -328,7 +365,3 @@ def _enter(run: Run, content: Content) -> list[Content]:
         raise Conflict(f"{content.path} has just been claimed by another run; try again when it has ended.") from error
     faults.hit("run.after_entry")
     return [content]
-
-
-def _max_skew() -> timedelta:
-    return timedelta(seconds=settings.FEATUREHUB_MAX_CLOCK_SKEW_SECONDS)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
+from typing import Self
 
 import polars as pl
+from django.conf import settings
 
+from catalog.models import Acceptance
 from engine.conform import Conformed
 from engine.schema import (
     ACCEPTED,
@@ -72,30 +75,55 @@ def without_values(keys: pl.DataFrame, schema: GroupSchema) -> pl.DataFrame:
     return keys.with_columns(nulls).with_row_index(ROW)
 
 
-def stamped(
-    rows: pl.DataFrame,
-    schema: GroupSchema,
-    *,
-    accepted: int,
-    accepted_at: datetime,
-    first_ordinal: int,
-    run: str,
-    deleted: bool = False,
-) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where accepted rows stand in the version order, as expressions over their batch; see `Processed.accepted`.
+
+    `accepted_at` is the created timestamp of the rows whose source has none.
+    """
+
+    accepted: pl.Expr
+    ordinal: pl.Expr
+    accepted_at: pl.Expr
+
+    @classmethod
+    def of_acceptance(cls, acceptance: Acceptance, *, first_ordinal: int) -> Self:
+        """Rows that come for the first time: a row's ordinal is its number in the whole run or push."""
+        return cls(
+            accepted=pl.lit(acceptance.pk, dtype=pl.Int64),
+            ordinal=pl.col(ROW).cast(pl.Int64) + first_ordinal,
+            accepted_at=pl.lit(acceptance.accepted_at, dtype=TIMESTAMP_POLARS),
+        )
+
+    @classmethod
+    def of_origins(cls, origins: pl.DataFrame) -> Self:
+        """Rows that came before: each has the place of its first coming, one row of `origins` by these names."""
+        return cls(**{name: pl.lit(origins[name]).gather(pl.col(ROW)) for name in ORIGIN})
+
+
+#: The columns of `Place.of_origins`.
+ORIGIN = {"accepted": pl.Int64(), "ordinal": pl.Int64(), "accepted_at": TIMESTAMP_POLARS}
+
+
+def stamped(rows: pl.DataFrame, schema: GroupSchema, place: Place, *, run: str, deleted: bool = False) -> pl.DataFrame:
     """Accepted rows as offline rows: with their place in the version order, their schema and where they came from.
 
-    A row's ordinal is its number in the whole run; its created timestamp is the acceptance's unless its source has one.
     `deleted` makes them tombstones: older rows of their entities, in version order, are dead.
     """
     stamps = {
-        CREATED_TIMESTAMP: pl.col(CREATED_TIMESTAMP).fill_null(pl.lit(accepted_at, dtype=TIMESTAMP_POLARS)),
-        ACCEPTED: pl.lit(accepted, dtype=pl.Int64),
-        ORDINAL: pl.col(ROW).cast(pl.Int64) + first_ordinal,
+        CREATED_TIMESTAMP: pl.col(CREATED_TIMESTAMP).fill_null(place.accepted_at),
+        ACCEPTED: place.accepted,
+        ORDINAL: place.ordinal,
         SCHEMA: pl.lit(schema.schema_id, dtype=pl.Int32),
         DELETED: pl.lit(deleted),
         RUN: pl.lit(run),
     }
     return rows.select(stamps[name].alias(name) if name in stamps else name for name in schema.offline.names)
+
+
+def max_clock_skew() -> timedelta:
+    """How much later than now an event may be."""
+    return timedelta(seconds=settings.FEATUREHUB_MAX_CLOCK_SKEW_SECONDS)
 
 
 def first_of_each_row(violations: Sequence[Violation]) -> list[Violation]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -24,7 +22,7 @@ from engine.schema import GroupSchema
 from ingestion import materialize, push_rows
 from ingestion.idempotency import Repeatable
 from ingestion.models import IdempotencyKey, PushBatch
-from ingestion.pipeline import stamped
+from ingestion.pipeline import Place, stamped
 from ingestion.push_rows import Computed, Rows
 from ingestion.quarantine import Quarantine
 
@@ -182,9 +180,7 @@ def _stamped(computed: Computed, schema: GroupSchema, acceptance: Acceptance) ->
     return stamped(
         computed.accepted,
         schema,
-        accepted=acceptance.pk,
-        accepted_at=acceptance.accepted_at,
-        first_ordinal=0,
+        Place.of_acceptance(acceptance, first_ordinal=0),
         run=f"push:{acceptance.pk}",
         deleted=computed.deleted,
     )
@@ -205,7 +201,7 @@ def _batch(
 
 @contextmanager
 def _kept_payloads(group: FeatureGroup, computed: Computed, by: str) -> Iterator[Quarantine | None]:
-    """The rejected rows in a file of a run that is not saved yet; the file goes when the rows are refused after all."""
+    """The rejected rows in files of a run that is not saved yet; the files go when the rows are refused after all."""
     if not computed.rejected:
         yield None
         return
@@ -214,21 +210,10 @@ def _kept_payloads(group: FeatureGroup, computed: Computed, by: str) -> Iterator
     try:
         quarantine.add(computed.raw(), computed.rejected, first_row=0)
         quarantine.close()
-        _sync(quarantine.path)
         yield quarantine
-    except (FeaturehubError, _Repeated):  # a commit whose outcome is unknown keeps the file
-        quarantine.path.unlink(missing_ok=True)
+    except (FeaturehubError, _Repeated):  # a commit whose outcome is unknown keeps the files
+        quarantine.remove()
         raise
-
-
-def _sync(path: Path) -> None:
-    """What the answer says is kept is on the disk, and so is its name."""
-    for place in (path, path.parent):
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _record(quarantine: Quarantine, computed: Computed, acceptance: Acceptance) -> None:

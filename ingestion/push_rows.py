@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeAlias
 
 import polars as pl
 import pyarrow as pa
-from django.conf import settings
 from django.utils import timezone
 
 from catalog.schemas import Local, transformer
@@ -19,7 +18,8 @@ from engine.errors import InvalidRows, Problem
 from engine.schema import GroupSchema
 from engine.violations import Violation
 from ingestion.models import PushBatch
-from ingestion.pipeline import Pipeline, without_values
+from ingestion.pipeline import Pipeline, max_clock_skew, without_values
+from ingestion.raw_rows import RawBatch
 
 #: Problems named in one refusal; the rest are counted.
 NAMED_PROBLEMS = 20
@@ -40,9 +40,9 @@ class Computed:
     def rejected_count(self) -> int:
         return len(self.sent) - self.accepted.height if self.rejected else 0
 
-    def raw(self) -> Sequence[Mapping[str, object]] | pa.RecordBatch:
+    def raw(self) -> RawBatch:
         """The rows as they were sent, for quarantine."""
-        return self.sent.combine_chunks().to_batches()[0] if isinstance(self.sent, pa.Table) else self.sent
+        return RawBatch(self.sent, "typed" if isinstance(self.sent, pa.Table) else "json")
 
 
 def compute(
@@ -53,7 +53,7 @@ def compute(
     default_event_timestamp: datetime | None = None,
 ) -> Computed:
     """The rows through the pipeline; raises InvalidRows for columns that the group does not have."""
-    schema, now, max_skew = target.schema, timezone.now(), _max_skew()
+    schema, now, max_skew = target.schema, timezone.now(), max_clock_skew()
     if isinstance(rows, pa.Table):
         conformed = conform_table(rows, schema, now=now, max_skew=max_skew)
     else:
@@ -67,7 +67,7 @@ def compute(
 
 def compute_tombstone(row: Mapping[str, object], schema: GroupSchema) -> Computed:
     """One row, of join keys and an event time, as the tombstone of its entity; raises InvalidRows, as a push does."""
-    conformed: Conformed = conform_rows([row], schema, now=timezone.now(), max_skew=_max_skew())
+    conformed: Conformed = conform_rows([row], schema, now=timezone.now(), max_skew=max_clock_skew())
     computed = Computed(without_values(conformed.frame, schema), conformed.violations, [row], deleted=True)
     require_all(computed, schema)
     return computed
@@ -80,10 +80,6 @@ def require_all(computed: Computed, schema: GroupSchema) -> None:
             f"{schema.group} takes none of the {len(computed.sent)} rows: some break its types or rules.",
             _problems(computed.rejected)[:NAMED_PROBLEMS],
         )
-
-
-def _max_skew() -> timedelta:
-    return timedelta(seconds=settings.FEATUREHUB_MAX_CLOCK_SKEW_SECONDS)
 
 
 def _problems(violations: Sequence[Violation]) -> list[Problem]:

@@ -1,6 +1,7 @@
 """Keeping rejected rows: their payload, the rule they broke and the run they came with.
 
-Payloads of a run are one Parquet file beside the group's tables; the database holds counts per rule and some samples.
+Of each run, two Parquet files beside the group's tables: payloads for people, and the raw rows as they were sent for a
+replay (raw_rows.py). The database holds counts per rule and some samples.
 """
 
 from __future__ import annotations
@@ -8,20 +9,23 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from catalog import stores
 from catalog.models import Run
+from engine.offline.table import fsync_folder
+from engine.parquet import open_parquet
 from engine.violations import Violation
 from ingestion.models import QuarantinedRule
 from ingestion.pipeline import first_of_each_row
+from ingestion.raw_rows import DurableFile, RawBatch, RawFile
 
 SAMPLES_PER_RULE = 20
+ROWS_AT_ONCE = 4_096
 PAYLOADS = pa.schema(
     [
         ("column", pa.string()),
@@ -33,34 +37,48 @@ PAYLOADS = pa.schema(
 )
 
 
+def payload_file(run: Run) -> Path:
+    """Where the payloads of a run's rejected rows are, if it has any."""
+    return stores.quarantine_folder(run.group.name) / f"{run.pk}.parquet"
+
+
+def raw_file(run: Run) -> Path:
+    """Where the same rows are as they were sent."""
+    return stores.quarantine_folder(run.group.name) / f"{run.pk}.raw.parquet"
+
+
 class Quarantine:
-    """The rejected rows of one run, written as they come. `row` counts the run's rows from 0."""
+    """The rejected rows of one attempt at a run, written as they come. `row` counts the run's rows from 0.
+
+    Until `record` they are in files of the attempt's own, so that a worker that was given up and wakes does not touch
+    what its successor kept.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.path: Path = stores.quarantine_folder(run.group.name) / f"{run.id}.parquet"
         self.rows = 0
+        self._files = {final: final.with_suffix(f".{run.token}.part") for final in (payload_file(run), raw_file(run))}
+        payloads, raw = self._files.values()
+        self._payloads = DurableFile(payloads, PAYLOADS)
+        self._raw = RawFile(raw)
         self._counts: Counter[tuple[str, str]] = Counter()
         self._details: dict[tuple[str, str], str] = {}
         self._samples: dict[tuple[str, str], list[dict[str, object]]] = {}
-        self._writer: pq.ParquetWriter | None = None
 
-    def add(
-        self, batch: pa.RecordBatch | Sequence[Mapping[str, object]], violations: Sequence[Violation], *, first_row: int
-    ) -> None:
+    def add(self, batch: RawBatch, violations: Sequence[Violation], *, first_row: int) -> None:
         """Keep the rows of `batch` that the violations name, each under the first rule it broke."""
         for violation in first_of_each_row(violations):
-            payloads = _payloads_of(batch, violation)
-            numbers = [first_row + row for row in violation.rows.to_list()]
+            positions = violation.rows.to_list()
+            rejected = batch.take(positions)
+            payloads = _payloads_of(rejected)
+            numbers = [first_row + row for row in positions]
             self._write(violation, numbers, payloads)
+            self._raw.add(rejected, numbers, column=violation.column, rule=violation.rule)
             self._count(violation, numbers, payloads)
 
     def _write(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
-        if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self.path, PAYLOADS, write_page_checksum=True)
         why = [[text] * len(numbers) for text in (violation.column, violation.rule, violation.detail)]
-        self._writer.write_table(pa.table([*why, numbers, payloads], schema=PAYLOADS))
+        self._payloads.write(pa.table([*why, numbers, payloads], schema=PAYLOADS))
 
     def _count(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
         key = (violation.column, violation.rule)
@@ -72,12 +90,38 @@ class Quarantine:
         samples += [{"row": n, "payload": p[:2000]} for n, p in zip(numbers[:room], payloads, strict=False)]
 
     def close(self) -> None:
-        """Finish the payload file; call before `record`."""
-        if self._writer is not None:
-            self._writer.close()
+        """Finish the files; call before `record`."""
+        self._payloads.close()
+        self._raw.close()
+
+    def discard(self) -> None:
+        """Take this attempt's files away, and what earlier attempts left; a later one may have begun its own."""
+        for final in self._files:
+            for part in final.parent.glob(f"{final.stem}.*.part"):
+                if int(part.stem.rpartition(".")[2]) <= self.run.token:
+                    part.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Take every file of the run away."""
+        self.discard()
+        for final in self._files:
+            final.unlink(missing_ok=True)
 
     def record(self) -> None:
-        """Write the counts and samples of every rule to the database."""
+        """Give the files their names, and write the counts and samples of every rule to the database.
+
+        Call in the transaction that ends with these rows being the run's, whatever other attempts have written.
+        """
+        if self._payloads.is_made:
+            for final, written in self._files.items():
+                written.replace(final)
+            fsync_folder(self._payloads.path.parent)
+        else:
+            self.remove()
+        self._record_rules()
+
+    def _record_rules(self) -> None:
+        self.run.quarantined.all().delete()  # an earlier attempt may have come this far
         QuarantinedRule.objects.bulk_create(
             QuarantinedRule(
                 run=self.run,
@@ -95,15 +139,24 @@ class Quarantine:
         return "; ".join(f"{column} {rule}: {count} rows" for (column, rule), count in self._counts.most_common(5))
 
 
-def _payloads_of(batch: pa.RecordBatch | Sequence[Mapping[str, object]], violation: Violation) -> list[str]:
-    if isinstance(batch, pa.RecordBatch):
-        return _payloads(batch.take(violation.rows.to_arrow()))
-    rows = [{name: _sayable(value) for name, value in batch[row].items()} for row in violation.rows.to_list()]
+def payloads_of(run: Run) -> Iterator[dict[str, object]]:
+    """Every rejected row of a run, with its column, rule, detail, row and payload; none where there is no file."""
+    path = payload_file(run)
+    if path.exists():
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+
+
+def _payloads_of(batch: RawBatch) -> list[str]:
+    if isinstance(batch.rows, pa.Table | pa.RecordBatch):
+        return _payloads(batch.rows)
+    rows = [{name: _sayable(value) for name, value in row.items()} for row in batch.rows]
     # Not orjson: it refuses integers beyond 64 bits, which are what some rows are here for.
     return [json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=repr) for row in rows]
 
 
-def _payloads(rows: pa.RecordBatch) -> list[str]:
+def _payloads(rows: pa.Table | pa.RecordBatch) -> list[str]:
     """Raw rows as JSON texts. What JSON cannot say (NaN, bytes) is kept as text, since the payload is for people."""
     columns = [_python_values(column) for column in rows.columns]
     return [
@@ -114,7 +167,7 @@ def _payloads(rows: pa.RecordBatch) -> list[str]:
     ]
 
 
-def _python_values(column: pa.Array) -> list[object]:
+def _python_values(column: pa.Array | pa.ChunkedArray) -> list[object]:
     """The values of a column, also of one that was rejected because Python cannot hold what is in it."""
     try:
         return column.to_pylist()

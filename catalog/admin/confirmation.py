@@ -30,13 +30,14 @@ class Concerned:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a confirmation page says; `refused_if_read` warns where something has readers."""
+    """What a confirmation page says; `refused_if_read` warns where something has readers, `of_readers` lists them."""
 
     title: str
     consequence: str
     button: str
     variant: str
     refused_if_read: bool = False
+    of_readers: bool = True
 
 
 def is_confirmed(request: HttpRequest) -> bool:

@@ -97,7 +97,7 @@ class RunAdmin(ReadOnlyAdmin):
             return HttpResponseRedirect(back)
         verb, consequence, variant = _QUESTIONS[name]
         subject = f"run {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} runs"
-        question = Question(f"{verb} {subject}?", consequence, verb, variant)
+        question = Question(f"{verb} {subject}?", consequence, verb, variant, of_readers=False)
         return ask(
             self,
             request,

@@ -19,7 +19,7 @@ What each type takes, where that is narrower or wider than its name says:
 
 from engine.conform.columns import MAX_CLOCK_SKEW, MAX_LIST_ITEMS, MAX_PROBLEMS, Conformed, check_columns
 from engine.conform.table import conform_table
-from engine.conform.values import conform_rows
+from engine.conform.values import conform_rows, conform_values
 
 __all__ = [
     "MAX_CLOCK_SKEW",
@@ -29,4 +29,5 @@ __all__ = [
     "check_columns",
     "conform_rows",
     "conform_table",
+    "conform_values",
 ]

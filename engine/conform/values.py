@@ -91,6 +91,25 @@ def _unknown(position: int, name: str, known: set[str]) -> Problem:
     return unknown(f"/rows/{position}/{escaped}", name, "the name", known)
 
 
+def conform_values(values: Mapping[str, object], schema: GroupSchema) -> dict[str, pl.Series]:
+    """Single values by the names of raw columns, each typed as a series of one.
+
+    Raises InvalidRows pointing at each that has no such column, or that its column does not take, as `/values/<name>`.
+    """
+    known = set(schema.raw_names)
+    problems = [unknown(f"/values/{shown(name)}", name, "the name", known) for name in values if name not in known]
+    columns = {
+        target.source: typed_values([values[target.source]], target)
+        for target in targets_of(schema)
+        if target.source in values
+    }
+    for name, column in columns.items():
+        problems += [Problem(f"/values/{name}", f"{broken.rule}: {broken.detail}") for broken in column.violations]
+    if problems:
+        raise InvalidRows(f"Some values are not what the columns of {schema.group} take.", problems)
+    return {name: column.values for name, column in columns.items()}
+
+
 def typed_values(values: Sequence[object], target: Target) -> Column:
     """The values in the target's dtype; what cannot be kept is refused, with its rule."""
     plain = _plain(values, target.dtype)

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from catalog import runs
+from catalog import runs, stores
 from catalog.models import FeatureGroup, Run, RunState
 from engine import faults
 from engine.errors import InvalidSource
@@ -27,6 +27,7 @@ from ingestion import drain, materialize
 from ingestion.ingest import execute, ingest
 from ingestion.models import Drain
 from ingestion.push import find_group, push
+from ingestion.settle import Selection, discard, queue_replay, rules_of
 from ingestion.tasks import catch_up, ingest_scheduled
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents, processes, workers
@@ -36,13 +37,21 @@ INGESTION = processes.PROJECT / "ingestion"
 
 @pytest.fixture
 def group(sources: Path) -> FeatureGroup:
-    """A group with a source of two customers, and one pushed row that has not been drained."""
+    """A group with a source of two customers, and one pushed row that has not been drained beside two rejected ones."""
     write_csv(sources / "a.csv", [purchase("C1"), purchase("C2")])
     every, _ = IntervalSchedule.objects.get_or_create(every=60, period=IntervalSchedule.SECONDS)
     schedule = PeriodicTask.objects.create(name="ingest purchases", task=ingest_scheduled.name, interval=every)
     group = make_customer_group(source="*.csv", schedule=schedule)
-    push(group, [purchase("C3")])
+    bad = [purchase("C5", customer_segment="golden"), purchase("C6", total_purchases=-1)]
+    push(group, [purchase("C3"), *bad], on_error="quarantine")
     return group
+
+
+def replay_of_one_that_was_mended() -> Run:
+    """A replay of both rejected rows, after the rule of the first was mended."""
+    group = find_group("customer_purchases")
+    group.features.filter(name="customer_segment").update(validation={})
+    return execute(queue_replay(group, Selection()))
 
 
 def work(point: str) -> Callable[[], object]:
@@ -54,6 +63,8 @@ def work(point: str) -> Callable[[], object]:
         "drain": lambda: drain.drain(find_group("customer_purchases")),
         "run": lambda: ingest(find_group("customer_purchases")),
         "schedule": lambda: ingest_scheduled("customer_purchases"),
+        "replay": replay_of_one_that_was_mended,
+        "discard": lambda: discard(find_group("customer_purchases"), Selection(), reason="a test", by="ada"),
         "rebuild": materialize.rebuild,
         "materialize": lambda: ingest(find_group("customer_purchases")),
     }
@@ -86,7 +97,7 @@ def carry_on(group: FeatureGroup) -> None:
     for run in Run.objects.filter(state=RunState.QUEUED):
         with suppress(InvalidSource):  # the one that came by the point of a failing run
             execute(run)
-    if not group.runs.filter(state=RunState.SUCCEEDED).exists():
+    if not group.runs.filter(state=RunState.SUCCEEDED, kind="ingest").exists():
         ingest(group)
     catch_up()
 
@@ -101,7 +112,8 @@ def assert_once(group: FeatureGroup, *customers: str) -> None:
 
 
 def customers_of(point: str) -> tuple[str, ...]:
-    return ("C1", "C2", "C3", "C4") if point.startswith("push.") else ("C1", "C2", "C3")
+    more = {"push": ["C4"], "replay": ["C5"]}
+    return ("C1", "C2", "C3", *more.get(point.partition(".")[0], []))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -146,6 +158,65 @@ def test_of_a_paused_worker_that_wakes_and_its_successor_one_lands(group: Featur
     assert_once(group, "C1", "C2", "C3")
     assert len(contents.data_files(group)) == 2  # the run's and the drain's: the loser has removed its own
     assert (run.rows_accepted, run.error) == (2, "")
+
+
+#: The steps of a run that a replay comes by.
+OF_REPLAYS = [point for point in faults.POINTS if point.startswith(("run.", "materialize."))]
+OF_REPLAYS = [point for point in OF_REPLAYS if point not in ("run.after_entry", "run.before_fail")]
+
+
+def assert_replayed_once(group: FeatureGroup) -> None:
+    """The mended row has landed, and the other waits, as often as it was ever sent."""
+    assert_once(group, "C1", "C2", "C3", "C5")
+    waiting = [rule for rule in rules_of(group, Selection()) if rule.pending_rows]
+    assert [(rule.column, rule.pending_rows, rule.run.kind) for rule in waiting] == [("total_purchases", 1, "replay")]
+    (first,) = Run.objects.filter(kind="push")
+    (row,) = [row for row in contents.offline(group) if row["customer_id"] == "C5"]
+    assert (row["_accepted"], row["_ordinal"]) == (first.acceptance_id, 1)
+    assert {path.suffix for path in stores.quarantine_folder(group.name).iterdir()} == {".parquet"}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("point", OF_REPLAYS)
+def test_a_replay_that_is_killed_at_any_point_lands_its_rows_once(group: FeatureGroup, point: str) -> None:
+    with start("replay.", f"{point}:1:kill") as child:
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL, said.decode()
+    carry_on(group)
+    assert_replayed_once(group)
+
+
+@pytest.mark.parametrize("point", OF_REPLAYS)
+def test_a_replay_that_fails_at_any_point_lands_its_rows_once(
+    group: FeatureGroup, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "_passed", Counter())
+    for name, value in workers.fault(f"{point}:1:raise").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(faults.Fault):
+        replay_of_one_that_was_mended()
+    monkeypatch.delenv("FH_FAULTS_ARMED")
+    if Run.objects.get(kind="replay").state == RunState.FAILED:
+        execute(queue_replay(group, Selection()))
+    carry_on(group)
+    assert_replayed_once(group)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("point", ["run.after_claim", "run.after_file", "run.before_delta_commit"])
+def test_of_a_paused_replay_that_wakes_and_its_successor_one_lands(group: FeatureGroup, point: str) -> None:
+    with start("replay.", f"{point}:1:stop") as child:
+        try:
+            workers.wait_stopped(child)
+            workers.until(lambda: runs.lost_runs().exists())
+            assert execute(runs.lost_runs().get()).state == RunState.SUCCEEDED
+            workers.wake(child)
+            _, said = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert child.returncode == 0, said.decode()
+    carry_on(group)
+    assert_replayed_once(group)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -194,7 +265,7 @@ def test_a_plan_that_names_no_point_or_action_is_refused(plan: str, monkeypatch:
 
 # Every step that commits has a point around it.
 
-MODULES = ("push", "drain", "ingest", "materialize", "schedules")
+MODULES = ("push", "drain", "ingest", "materialize", "schedules", "settle")
 COMMITS = {"commit", "atomic", "upsert", "upsert_frame", "about_to_commit"}
 
 

@@ -1,0 +1,247 @@
+"""Raw rows as they were sent, in the form in which they came: on their way in, and kept so that they can come again.
+
+Kept rows are records of a Parquet file, each of some rows of one batch that broke one rule. What a record holds of the
+rows themselves is an Arrow stream, which keeps every type that a source may have; Parquet alone does not
+(docs/formats/quarantine.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from django.utils import timezone
+
+from engine.conform import Conformed, conform_rows, conform_table, conform_values
+from engine.errors import CorruptData
+from engine.parquet import open_parquet
+from engine.schema import TIMESTAMP_ARROW, GroupSchema
+from ingestion.pipeline import ORIGIN, max_clock_skew
+
+#: Rows of a record: what reading one takes of memory stays far below what reading the source took.
+ROWS_PER_RECORD = 4_096
+
+#: How rows came: as JSON objects, as the texts of a CSV, or as typed columns (Parquet, Arrow).
+Form = Literal["json", "text", "typed"]
+Rows: TypeAlias = Sequence[Mapping[str, object]] | pa.Table | pa.RecordBatch
+
+RECORDS = pa.schema(
+    [
+        ("column", pa.string()),
+        ("rule", pa.string()),
+        ("form", pa.string()),
+        ("row", pa.list_(pa.int64())),
+        ("accepted", pa.list_(pa.int64())),
+        ("ordinal", pa.list_(pa.int64())),
+        ("accepted_at", pa.list_(TIMESTAMP_ARROW)),
+        ("rows", pa.large_binary()),
+    ]
+)
+_JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Raw rows in one form; `origins` has a row for each (pipeline.ORIGIN) when they have come before."""
+
+    rows: Rows
+    form: Form
+    origins: pl.DataFrame | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def conformed(self, schema: GroupSchema) -> Conformed:
+        """The rows typed as their form asks; raises InvalidRows for columns that the schema does not have."""
+        now, max_skew = timezone.now(), max_clock_skew()
+        if isinstance(self.rows, pa.Table | pa.RecordBatch):
+            return conform_table(self.rows, schema, now=now, max_skew=max_skew, text=self.form == "text")
+        return conform_rows(self.rows, schema, now=now, max_skew=max_skew)
+
+    def take(self, positions: Sequence[int]) -> RawBatch:
+        """The rows at these positions, in their order."""
+        if isinstance(self.rows, pa.Table | pa.RecordBatch):
+            rows: Rows = self.rows.take(pa.array(positions, pa.int64()))
+        else:
+            rows = [self.rows[position] for position in positions]
+        return replace(self, rows=rows, origins=None if self.origins is None else self.origins[list(positions)])
+
+    def fitted(self, names: Sequence[str]) -> RawBatch:
+        """The rows with exactly these columns: null where they had none of the name, without those of no name."""
+        if not isinstance(self.rows, pa.Table | pa.RecordBatch):
+            known = set(names)
+            return replace(self, rows=[{n: v for n, v in row.items() if n in known} for row in self.rows])
+        have = set(self.rows.schema.names)
+        columns = [self.rows[name] if name in have else pa.nulls(len(self)) for name in names]
+        return replace(self, rows=pa.table(columns, names=list(names)))
+
+    def mended(self, values: Mapping[str, object], schema: GroupSchema) -> RawBatch:
+        """This one row with JSON values laid over it, each as its form would have brought it.
+
+        Raises InvalidRows naming each value that its column does not take.
+        """
+        typed = conform_values(values, schema)
+        if not isinstance(self.rows, pa.Table | pa.RecordBatch):
+            return replace(self, rows=[{**self.rows[0], **values}])
+        columns = dict(zip(self.rows.schema.names, self.rows.columns, strict=True))
+        for name, value in typed.items():
+            columns[name] = pa.array([_as_text(values[name])], pa.string()) if self.form == "text" else value.to_arrow()
+        return replace(self, rows=pa.table(columns))
+
+
+def _as_text(value: object) -> str | None:
+    """A JSON value as a field of a CSV."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def gathered(batches: Iterator[RawBatch], *, at_most: int) -> Iterator[RawBatch]:
+    """Neighbours of one form and the same columns as one batch, of about `at_most` rows."""
+    held: list[RawBatch] = []
+    for batch in batches:
+        if held and (not _are_alike(held[0], batch) or sum(map(len, held)) + len(batch) > at_most):
+            yield _joined(held)
+            held = []
+        held.append(batch)
+    if held:
+        yield _joined(held)
+
+
+def _are_alike(one: RawBatch, other: RawBatch) -> bool:
+    if isinstance(one.rows, pa.Table) and isinstance(other.rows, pa.Table):
+        return one.form == other.form and one.rows.schema.equals(other.rows.schema)
+    return one.form == other.form
+
+
+def _joined(batches: Sequence[RawBatch]) -> RawBatch:
+    first = batches[0]
+    if isinstance(first.rows, pa.Table):
+        rows: Rows = pa.concat_tables(batch.rows for batch in batches)
+    else:
+        rows = [row for batch in batches for row in batch.rows]
+    return RawBatch(rows, first.form, pl.concat([b.origins for b in batches if b.origins is not None]))
+
+
+# -- Kept.
+
+
+class DurableFile:
+    """A Parquet file that is made when the first rows are written to it; closed, its bytes survive a power loss.
+
+    It is synced by its descriptor, since a worker that was given up may find that its successor took the file away.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+        self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def is_made(self) -> bool:
+        return self._writer is not None
+
+    def write(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb")
+            self._writer = pq.ParquetWriter(self._file, self.schema, write_page_checksum=True)
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+
+class RawFile(DurableFile):
+    """The raw rows of a run's rejected rows, written as they come."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, RECORDS)
+
+    def add(self, batch: RawBatch, numbers: Sequence[int], *, column: str, rule: str) -> None:
+        """Keep the rows of `batch`, which broke one rule and have these numbers in the run."""
+        for start in range(0, len(batch), ROWS_PER_RECORD):
+            some = range(start, min(start + ROWS_PER_RECORD, len(batch)))
+            part = batch.take(some)
+            why = [[column], [rule], [part.form], [list(numbers[start : some.stop])]]
+            self.write(pa.table([*why, *_origins(part), [_to_bytes(part)]], schema=RECORDS))
+
+
+def _origins(batch: RawBatch) -> list[list[list[object] | None]]:
+    return [[None if batch.origins is None else batch.origins[name].to_list()] for name in ORIGIN]
+
+
+def _to_bytes(batch: RawBatch) -> bytes:
+    table = _as_table(batch.rows)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _as_table(rows: Rows) -> pa.Table:
+    if isinstance(rows, pa.Table | pa.RecordBatch):
+        columns = [_without_dictionary(column) for column in rows.columns]
+        return pa.table(columns, names=rows.schema.names)
+    # ASCII, since half of a surrogate pair is no UTF-8; NaN and infinity are written so that Python reads them again.
+    return pa.table({_JSON: [json.dumps(row, default=_unsayable) for row in rows]})
+
+
+def _without_dictionary(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The values alone: a dictionary would be written whole with every record."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _unsayable(value: object) -> object:
+    """What JSON has not, but a Python caller may push: a time as text, the rest as an object, which no dtype takes."""
+    return value.isoformat() if isinstance(value, datetime) else {type(value).__name__: repr(value)}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Some rejected rows of a run, by their numbers in it, and the rule that all of them broke."""
+
+    column: str
+    rule: str
+    numbers: list[int]
+    batch: RawBatch
+
+
+def read_records(path: Path, rules: Mapping[tuple[str, str], object]) -> Iterator[tuple[Record | None, float]]:
+    """The kept rows that broke one of `rules` (column, rule), each with the share of the file that is read by then.
+
+    Raises CorruptData naming the file when it is not there, or not as it was written.
+    """
+    try:
+        with open_parquet(path) as file:
+            for number in range(file.num_row_groups):
+                told = file.read_row_group(number, columns=["column", "rule"]).to_pylist()[0]
+                is_wanted = (told["column"], told["rule"]) in rules
+                record = _record(file.read_row_group(number).to_pylist()[0]) if is_wanted else None
+                yield record, (number + 1) / file.num_row_groups
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise CorruptData(f"The quarantined rows in {path} cannot be read: {error}") from error
+
+
+def _record(written: Mapping[str, object]) -> Record:
+    table = pa.ipc.open_stream(written["rows"]).read_all()
+    form: Form = written["form"]  # type: ignore[assignment]
+    rows: Rows = [json.loads(text) for text in table[_JSON].to_pylist()] if form == "json" else table
+    origins = None
+    if written["accepted"] is not None:
+        origins = pl.DataFrame({name: written[name] for name in ORIGIN}, schema=ORIGIN)
+    return Record(
+        str(written["column"]),
+        str(written["rule"]),
+        list(written["row"]),  # type: ignore[call-overload]
+        RawBatch(rows, form, origins),
+    )
