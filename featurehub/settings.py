@@ -113,6 +113,7 @@ def _sqlite(database: dict[str, Any]) -> dict[str, Any]:
     Path(database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
     return {
         **database,
+        "CONN_MAX_AGE": 60,  # opening it and its pragmas cost a push a twentieth
         "OPTIONS": {
             "timeout": 5,
             "transaction_mode": "IMMEDIATE",

@@ -13,7 +13,7 @@ from datetime import timedelta
 import polars as pl
 import pyarrow as pa
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from catalog import stores
@@ -31,11 +31,15 @@ FORGOTTEN_AT_ONCE = 10_000
 
 
 def drain(group: FeatureGroup) -> int:
-    """Write every logged push of the group offline; how many rows. Unfinished drains are finished first."""
+    """Write what the log holds of the group now offline; how many rows. Unfinished drains are finished first.
+
+    What is pushed meanwhile waits for the next drain: under steady pushes this would never end, and commit every few.
+    """
     rows = 0
     for unfinished in group.drains.filter(landed_at=None):
         rows += _land(unfinished)
-    while (claimed := _claim(group)) is not None:
+    newest = PushBatch.objects.filter(group=group, drain=None).aggregate(newest=Max("pk"))["newest"]
+    while newest is not None and (claimed := _claim(group, newest)) is not None:
         rows += _land(claimed)
     return rows
 
@@ -65,10 +69,14 @@ def on_history_wanted(groups: Sequence[str], **_: object) -> None:
         drain(group)
 
 
-def _claim(group: FeatureGroup) -> Drain | None:
-    """The next batches of one group version as a drain, by state and not by number; None when there are none."""
+def _claim(group: FeatureGroup, newest: int) -> Drain | None:
+    """The next batches of one group version up to `newest` as a drain; None when there are none.
+
+    By state and not by number: a batch whose transaction ends late has a lower one than what was drained before.
+    """
     with transaction.atomic():
-        waiting = PushBatch.objects.select_for_update(skip_locked=_can_skip_locked()).filter(group=group, drain=None)
+        waiting = PushBatch.objects.select_for_update(skip_locked=_can_skip_locked())
+        waiting = waiting.filter(group=group, drain=None, pk__lte=newest)
         oldest = waiting.order_by("pk").first()
         if oldest is None:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -64,6 +65,21 @@ def test_more_pushes_than_one_drain_takes_are_several_drains(
     assert drain.drain(group) == 5
     assert [d.batches.count() for d in Drain.objects.order_by("created_at")] == [2, 2, 1]
     assert totals(group) == [0, 1, 2, 3, 4]
+
+
+def test_a_drain_ends_although_pushes_go_on(group: FeatureGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(group, [purchase(total_purchases=0)])
+    write_file = OfflineTable.write_file
+    pushed = iter(range(1, 4))
+
+    def push_then_write(table: OfflineTable, *args: Any, **kwargs: Any) -> Any:
+        push(group, [purchase(total_purchases=next(pushed))])
+        return write_file(table, *args, **kwargs)
+
+    monkeypatch.setattr(OfflineTable, "write_file", push_then_write)
+    assert drain.drain(group) == 1
+    assert drain.drain(group) == 1
+    assert totals(group) == [0, 1]
 
 
 def test_a_drain_killed_after_its_commit_is_finished_without_doubling_a_row(group: FeatureGroup) -> None:
