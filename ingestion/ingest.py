@@ -82,7 +82,8 @@ def execute(run: Run, *, progress: Progress | None = None) -> Run:
             attempt.fail(str(error), error.code, retryable=error.retryable)
             raise
         except (OperationalError, InterfaceError, MemoryError) as error:
-            connection.close_if_unusable_or_obsolete()  # a restarted database answers on a new connection only
+            if not connection.in_atomic_block:  # a restarted database answers on a new connection only
+                connection.close_if_unusable_or_obsolete()
             attempt.fail(f"It may go better next time: {error!r}", Unavailable.code, retryable=True)
             raise
         except Exception:

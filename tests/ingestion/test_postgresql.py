@@ -115,22 +115,27 @@ def kill_a_backend(cluster: Cluster) -> None:
     os.kill(int(str(row[0])), signal.SIGKILL)
 
 
+def read_one(web: Web) -> int:
+    """The status of a read without a key: whose a key is, the database is asked again after some seconds."""
+    return web.ask("GET", "/features/customer/C0?features=total_purchases", Authorization="")[0]
+
+
 def test_killed_with_kill_9_under_pushes_it_is_answered_503_and_loses_no_acknowledged_push(
     cluster: Cluster, group: FeatureGroup, start: Start
 ) -> None:
     senders = Senders(start(FEATUREHUB_ANONYMOUS_READS="true"), threads=4)
     with senders.sending():
         senders.wait_for_more()
+        assert read_one(senders.web) == 200  # from then on the server knows the catalog
         for _ in range(2):
             kill_a_backend(cluster)
             senders.wait_for_more()
         cluster.kill()
         senders.wait_for_refusal()
-        # Without a key: who has one is asked of the database again after some seconds.
-        read = senders.web.ask("GET", "/features/customer/C0?features=total_purchases", Authorization="")
+        read = read_one(senders.web)
         cluster.start()
         senders.wait_for_more()
-    assert read[0] == 200  # reads ask Redis alone
+    assert read == 200  # it asks Redis alone
     assert set(senders.others) == {(503, "1", "unavailable")}
     connection.close()
     drain.drain(group)

@@ -20,7 +20,7 @@ from tests.factories import make_customer_group, purchase
 from tests.ingestion import contents
 from tests.ingestion.web import BODY, Start
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
