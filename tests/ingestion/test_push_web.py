@@ -101,7 +101,7 @@ def start(sources: Path) -> Iterator[Start]:
 
 def wait_for(process: subprocess.Popen[str], port: int) -> None:
     """Until the server takes connections; what comes then it holds until the application is there."""
-    for _ in range(400):
+    for _ in range(1_200):
         assert process.poll() is None, process.communicate()[0]
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return
