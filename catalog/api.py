@@ -19,6 +19,7 @@ from catalog import stores
 from catalog.access import READ
 from catalog.models import Feature, FeatureGroup, FeatureType, Status
 from catalog.openapi import documented, in_path
+from catalog.snapshot import is_current
 from engine.errors import AmbiguousName, NotFound, Problem, Unavailable, near_names
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ class HealthSerializer(serializers.Serializer[Any]):
     down = serializers.ListField(
         child=serializers.ChoiceField(["database", "online_store"]), required=False, help_text="Only when degraded."
     )
+    reasons = serializers.DictField(
+        child=serializers.CharField(), required=False, help_text="Why each of these is down; only when degraded."
+    )
 
 
 class HealthView(APIView):
@@ -53,24 +57,37 @@ class HealthView(APIView):
             "service": "featurehub",
             "timestamp": timezone.now(),
         }
-        return json_response(health | ({"down": down} if down else {}), status=503 if down else 200)
+        return json_response(
+            health | ({"down": list(down), "reasons": down} if down else {}), status=503 if down else 200
+        )
 
 
-def what_is_down() -> list[str]:
-    """The stores that do not answer now: `database`, `online_store`."""
-    down = []
+def what_is_down() -> dict[str, str]:
+    """The stores that cannot be relied on now, `database` and `online_store`, and why; no text of theirs."""
+    down = {}
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseFailure as error:
         log.error("the database does not answer: %s", error)
-        down.append("database")
+        down["database"] = "It does not answer."
     try:
-        stores.online().ping()
+        if reason := _why_not_online(knows_epoch="database" not in down):
+            down["online_store"] = reason
     except Unavailable as error:
         log.error("%s", error.detail)
-        down.append("online_store")
+        down["online_store"] = "It does not answer."
     return down
+
+
+def _why_not_online(*, knows_epoch: bool) -> str:
+    """Why the online store cannot be relied on, though it answers; nothing when it can. Raises Unavailable."""
+    state, server = stores.online().state(), stores.online().server()
+    if knows_epoch and not is_current(state):
+        return "It is cold: it is being filled from the offline store."
+    if server is not None and server.evicts_rows:
+        return f"Its Redis evicts rows when memory is short: maxmemory-policy is {server.policy}, not noeviction."
+    return ""
 
 
 class GroupSerializer(serializers.Serializer[Any]):

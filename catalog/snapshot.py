@@ -151,23 +151,37 @@ def checked_against(published: bytes | None) -> Catalog:
     Raises OnlineStoreCold when Redis is empty or holds the contents of another epoch.
     """
     if published is None:
-        raise OnlineStoreCold("The online store is empty: it is being rebuilt from the offline store.")
+        raise OnlineStoreCold("The online store is not filled: it is being rebuilt from the offline store.")
     known = _current
     if known is not None and known.published == published:
         return known
     with _lock:
         if _current is not None and _current.published == published:
             return _current  # another thread has read it while this one waited
-        state = State.parse(published)
-        if state is None or state.epoch != CatalogState.current().epoch:
+        if not is_current(State.parse(published)):
             raise OnlineStoreCold("The online store holds old contents: it is being rebuilt from the offline store.")
         catalog = load()
         catalog.published = published
         return _replace(catalog)
 
 
+def is_current(state: State | None) -> bool:
+    """Whether a store of this state holds what the catalog expects there; False is a cold store."""
+    return state is not None and state.epoch == CatalogState.read().epoch
+
+
+def doubt() -> None:
+    """Ask the database when Redis next answers: it failed, so a change may have gone unpublished meanwhile.
+
+    Until then requests are planned with the known catalog, since a database asked by each of them would be the next to
+    fail.
+    """
+    if _current is not None:
+        _current.published = None
+
+
 def forget() -> None:
-    """Ask the database next time: called when Redis failed, since a change may have gone unpublished meanwhile."""
+    """Know no catalog, as a process that has just begun."""
     global _current  # noqa: PLW0603  one catalog per process is what this module keeps
     _current = None
 

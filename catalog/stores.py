@@ -19,7 +19,11 @@ history_wanted = Signal()
 @cache
 def online() -> OnlineStore:
     """The online store; connects on first use, may be shared by threads."""
-    return OnlineStore(settings.ONLINE_REDIS_URL, settings.FEATUREHUB_KEY_PREFIX)
+    return OnlineStore(
+        settings.ONLINE_REDIS_URL,
+        settings.FEATUREHUB_KEY_PREFIX,
+        bulk_rows_per_second=settings.FEATUREHUB_BULK_ROWS_PER_SECOND,
+    )
 
 
 def offline(group: str, version: int) -> OfflineTable:

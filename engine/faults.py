@@ -23,6 +23,7 @@ POINTS = (
     "drain.before_delta_commit",
     "drain.after_delta_commit",
     "drain.before_landed",
+    "materialize.before_position",
     "materialize.before_cursor",
     "schedule.after_tick",
     "replay.after_claim",
@@ -36,6 +37,7 @@ POINTS = (
     "run.after_materialize",
     "run.before_fail",
     "rebuild.after_epoch",
+    "rebuild.after_close",
     "rebuild.before_open",
 )
 ACTIONS = ("kill", "raise", "stop", "sleep")

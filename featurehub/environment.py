@@ -346,6 +346,12 @@ class Environment:
         "A run fails as a whole when a larger share of its rows breaks the rules.",
         default=0.1,
     )
+    bulk_rows_per_second: int = _setting(
+        "FEATUREHUB_BULK_ROWS_PER_SECOND",
+        _whole_number(0, 10_000_000),
+        "At most so many rows a second does a process bring online from the offline tables; 0 is as fast as it goes.",
+        default=0,
+    )
     key_prefix: str = _setting(
         "FEATUREHUB_KEY_PREFIX",
         _text("1 to 32 of a-z, 0-9, '_' and '-', a letter first", r"[a-z][a-z0-9_-]{0,31}"),

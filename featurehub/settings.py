@@ -25,6 +25,7 @@ FEATUREHUB_FUNCTION_MODULES: tuple[str, ...] = ENVIRONMENT.function_modules
 FEATUREHUB_MAX_CLOCK_SKEW_SECONDS = ENVIRONMENT.max_clock_skew_seconds
 FEATUREHUB_FAILURE_RATE_LIMIT = ENVIRONMENT.failure_rate_limit
 FEATUREHUB_LEASE_SECONDS = ENVIRONMENT.lease_seconds
+FEATUREHUB_BULK_ROWS_PER_SECOND = ENVIRONMENT.bulk_rows_per_second
 FEATUREHUB_KEY_PREFIX = ENVIRONMENT.key_prefix
 
 ONLINE_REDIS_URL = ENVIRONMENT.redis_url
@@ -181,8 +182,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 3600,
     "health_check_interval": 25,
     "socket_connect_timeout": 5,
+    # A broker that hangs must not keep a web thread for ever. Above the second for which a worker's read waits.
+    "socket_timeout": 3,
     "global_keyprefix": f"{FEATUREHUB_KEY_PREFIX}:",
 }
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1}
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
 CELERY_TASK_IGNORE_RESULT = True

@@ -1,30 +1,35 @@
 """Bringing the newest rows of the offline table online, by the table's versions, and refilling a cold store.
 
-The online store follows a cursor over Delta versions, which are arrival order: late events are never missed. All of it
-may be repeated or run beside pushes, since the store keeps the row that is newest in version order.
+The online store follows a position over Delta versions, which are arrival order: late events are never missed. It is
+kept twice: in Redis beside the rows, where it is true of whatever Redis holds (engine/online/filling.py), and in the
+database, where it shows a Redis that went back in time. All of it may be repeated or run beside pushes, since the store
+keeps the row that is newest in version order.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial, reduce
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache, partial, reduce
 
 import polars as pl
 from django.db import transaction
+from django.db.models import F, QuerySet
 from redis.lock import Lock
 
 from catalog import stores
 from catalog.models import CatalogState, FeatureGroup
 from catalog.models.state import new_epoch
+from catalog.snapshot import is_current
 from catalog.writable import Layouts, layouts_of
 from engine import faults
 from engine.entity_key import encode_keys
-from engine.errors import CorruptData
+from engine.errors import CorruptData, Unavailable
 from engine.offline.table import read_file
 from engine.online import codec
-from engine.online.store import OnlineStore, State, redis_errors
+from engine.online.filling import Filling
+from engine.online.store import NOTHING, OnlineStore, Server, State
 from engine.schema import SCHEMA, VERSION_ORDER
 from ingestion.models import OnlineCursor, PushBatch
 from ingestion.push_rows import rows_of
@@ -33,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: How long a rebuild may be silent before another process takes it up.
 REBUILD_LOCK_SECONDS = 60.0
+#: How long work that is under way may be silent: well below a run's lease and the lock above.
+SECONDS_BETWEEN_SIGNS = 5.0
 
 
 def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[int], None] | None = None) -> int:
@@ -40,32 +47,65 @@ def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[
 
     Raises Unavailable when Redis does not answer; the cursor then stays and the next call starts there again.
     """
-    table = stores.offline(group.name, group.version)
+    return _follow(group, full=full, progress=progress or (lambda _: None))
+
+
+def _follow(group: FeatureGroup, *, full: bool = False, with_log: bool = False, progress: Callable[[int], None]) -> int:
+    """`materialize`, and before it what the push log holds beyond the table."""
     cursor, _ = OnlineCursor.objects.get_or_create(group=group, group_version=group.version)
-    until = table.version
-    added = None if full else table.files_added(cursor.delta_version, until)
-    files = table.files(until) if added is None and until >= 0 else added or []
-    rows = _upsert_files(group, files, progress or (lambda _: None))
+    filling = Filling(stores.online(), group.name, group.version)
+    after = NOTHING if full else min(cursor.delta_version, filling.found)
+    for batch in _undrained(group) if with_log else ():
+        progress(0)
+        filling.upsert(_encoded(stores.online(), group, rows_of(batch), layouts_of(group)))
+    # After the cursors and the log: a cursor beyond it was that of a table that has been set back since, and a pushed
+    # row that the log no longer held is in it.
+    until = stores.offline(group.name, group.version).version
+    after = after if after <= until else NOTHING
+    rows = _upsert_files(filling, group, _files(group, after, until), progress)
+    faults.hit("materialize.before_position")
+    filling.reach(until, after=after)
     faults.hit("materialize.before_cursor")
+    if cursor.delta_version > until:
+        log.warning("%s: its offline table was set back from %s to %s", group, cursor.delta_version, until)
+        cursor.set_back(until)
     cursor.advance(until)
     return rows
 
 
-def _upsert_files(group: FeatureGroup, files: Sequence[str], progress: Callable[[int], None]) -> int:
+def _undrained(group: FeatureGroup) -> QuerySet[PushBatch]:
+    return PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None)
+
+
+def _files(group: FeatureGroup, after: int, until: int) -> list[str]:
+    """Files that hold every row that arrived in versions after `after` up to `until`."""
+    table = stores.offline(group.name, group.version)
+    added = None if after == NOTHING else table.files_added(after, until)
+    return table.files(until) if added is None and until > NOTHING else added or []
+
+
+def _upsert_files(filling: Filling, group: FeatureGroup, files: Sequence[str], progress: Callable[[int], None]) -> int:
     """Upsert the rows of files; one batch is on its way to Redis while the next one is read and encoded."""
-    store, layouts, rows = stores.online(), layouts_of(group), 0
+    store, rows = stores.online(), 0
     with ThreadPoolExecutor(max_workers=1) as sender:
-        on_its_way: Future[int] | None = None
+        on_its_way: Future[None] | None = None
         for frame in _frames(files):
-            encoded = _encoded(store, group, frame, layouts)
-            if on_its_way is not None:
-                on_its_way.result()
-            on_its_way = sender.submit(store.upsert, encoded)
+            # The layouts are asked for after the rows, which may name a schema that was new a moment ago.
+            encoded = _encoded(store, group, frame, layouts_of(group))
+            _arrive(on_its_way, partial(progress, rows))
+            on_its_way = sender.submit(filling.upsert, encoded)
             rows += frame.height
             progress(rows)
-        if on_its_way is not None:
-            on_its_way.result()
+        _arrive(on_its_way, partial(progress, rows))
     return rows
+
+
+def _arrive(on_its_way: Future[None] | None, still: Callable[[], None]) -> None:
+    """Wait for a batch, saying now and then that it is `still` on its way: a paced one may take minutes."""
+    if on_its_way is not None:
+        while wait([on_its_way], timeout=SECONDS_BETWEEN_SIGNS).not_done:
+            still()
+        on_its_way.result()
 
 
 def _frames(files: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -124,9 +164,10 @@ def newest_of_neighbours(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFra
 
 
 def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
-    """Refill the online store from the push log and every group's offline table, then open it for reading.
+    """Fill the online store with what it lacks of the push log and the offline tables, then open it for reading.
 
-    Begins with a new epoch, so that readers are told that the store is cold until it ends. False when another
+    What it lacks is told by the positions in Redis: everything where it has none, or when it evicted rows. Begins with
+    a new epoch and without a state, so that readers are told that the store is cold until it ends. False when another
     process is at it already. Raises Unavailable when Redis fails meanwhile; the store then stays cold.
     """
     with stores.online().exclusive("rebuild", seconds=REBUILD_LOCK_SECONDS) as lock:
@@ -136,15 +177,33 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
         CatalogState.current()
         CatalogState.objects.filter(pk=1).update(epoch=epoch)
         faults.hit("rebuild.after_epoch")
+        stores.online().close_for_reading()
+        faults.hit("rebuild.after_close")
+        server = stores.online().server()
+        full = _has_evicted(server)
         for group in FeatureGroup.objects.select_related("entity"):
-            layouts = layouts_of(group)
-            for batch in PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None):
-                upsert_frame(group, rows_of(batch), layouts)
-            materialize(group, full=True, progress=partial(_report, group.name, lock, progress))
+            _hold(lock)
+            report = partial(_report, group.name, lock, progress)
+            _follow(group, full=full, with_log=True, progress=report)
         faults.hit("rebuild.before_open")
         _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
+        _require_whole(server)
         _open_for_reading(epoch)
         return True
+
+
+def _has_evicted(server: Server | None) -> bool:
+    """Whether the server may have evicted rows since the store was last whole; False when it does not tell."""
+    return server is not None and server.may_have_evicted_since(stores.online().known_server())
+
+
+def _require_whole(before: Server | None) -> None:
+    """Raises Unavailable when Redis lost rows while it was filled; else it is known from now on as it is."""
+    server = stores.online().server()
+    if _left_behind() or (server is not None and server.may_have_evicted_since(before)):
+        raise Unavailable("Redis lost rows while the online store was being filled; it is filled again.")
+    if server is not None:
+        stores.online().note_server(server)
 
 
 def _report(group: str, lock: Lock, progress: Callable[[str, int], None] | None, rows: int) -> None:
@@ -154,8 +213,7 @@ def _report(group: str, lock: Lock, progress: Callable[[str, int], None] | None,
 
 
 def _hold(lock: Lock) -> None:
-    with redis_errors():
-        lock.extend(REBUILD_LOCK_SECONDS, replace_ttl=True)
+    stores.online().extend(lock, seconds=REBUILD_LOCK_SECONDS)
 
 
 def _open_for_reading(epoch: str) -> None:
@@ -167,15 +225,50 @@ def _open_for_reading(epoch: str) -> None:
 
 def is_cold() -> bool:
     """Whether Redis does not hold the contents that the catalog expects. Raises Unavailable."""
-    state = stores.online().state()
-    return state is None or state.epoch != CatalogState.read().epoch
+    return not is_current(stores.online().state())
 
 
 def ensure_warm() -> None:
-    """Rebuild the online store if it is cold and nobody is at it."""
-    if is_cold():
+    """Fill the online store if it is cold or has lost rows, and nobody is at it. Raises Unavailable."""
+    if what := _what_it_lacks():
+        # A new hub has nothing to fill.
         log.log(
-            logging.WARNING if OnlineCursor.objects.exists() else logging.DEBUG,  # a new hub has nothing to rebuild
-            "the online store is cold: rebuilding it from the offline store",
+            logging.WARNING if OnlineCursor.objects.exists() else logging.DEBUG, "the online store is filled: %s", what
         )
         rebuild()
+
+
+def _what_it_lacks() -> str:
+    """Why the store cannot be trusted, in words; empty when it can. Raises Unavailable."""
+    if is_cold():
+        return "it is empty, or holds old contents"
+    if behind := _left_behind():
+        return f"Redis went back in time and lacks rows of {', '.join(behind)}"
+    return _what_was_evicted(stores.online().server())
+
+
+def _what_was_evicted(server: Server | None) -> str:
+    if server is None:
+        return ""
+    if server.evicts_rows:
+        _warn_of_policy(server.policy)
+    known = stores.online().known_server()
+    if server.may_have_evicted_since(known):
+        return f"Redis has evicted keys, or may have (maxmemory-policy {server.policy})"
+    if server != known:
+        stores.online().note_server(server)
+    return ""
+
+
+@cache
+def _warn_of_policy(policy: str) -> None:
+    """Once in a process."""
+    log.error("Redis evicts rows when its memory is short (maxmemory-policy %s): set it to noeviction", policy)
+
+
+def _left_behind() -> list[str]:
+    """The groups whose position in Redis is below the one that it had reached as the database knows."""
+    known = OnlineCursor.objects.filter(group_version=F("group__version")).order_by("group__name")
+    cursors = list(known.values_list("group__name", "group_version", "delta_version"))
+    positions = stores.online().positions([(name, version) for name, version, _ in cursors])
+    return [name for (name, _, reached), at in zip(cursors, positions, strict=True) if at < reached]

@@ -100,7 +100,7 @@ def _read(keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
     try:
         return stores.online().read(keys)
     except Unavailable:
-        snapshot.forget()
+        snapshot.doubt()
         raise
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import redis
 import redis.exceptions
@@ -20,51 +20,30 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from engine.errors import Unavailable
+from engine.online import scripts
+from engine.online.breaker import Breaker
+from engine.online.pace import Pace
 
 CONNECT_TIMEOUT_SECONDS = 0.1
 READ_TIMEOUT_SECONDS = 0.2
-WRITE_TIMEOUT_SECONDS = 5.0
+#: A push has somebody waiting for its answer; what Redis does not take in this time is brought later.
+WRITE_TIMEOUT_SECONDS = 1.0
+#: Nobody waits for bulk work, and its calls are the longest.
+BULK_TIMEOUT_SECONDS = 5.0
 
-#: Store each value whose 32 version bytes (offset 2) are above those stored under its key. The halves are read as
-#: 32-bit numbers: Lua compares strings by the server's locale, and its doubles end at 2**53. Whatever is not a row of
-#: ours (too short, another format, another Redis type) is overwritten, and so is another value of the same version: one
-#: version is one row, so the stored bytes are damaged. A key comes once in a call. Answers how many values were stored.
-UPSERT = """
-local rows = redis.call('MGET', unpack(KEYS))
-local newer = {}
-for i, old in ipairs(rows) do
-  local new, wins = ARGV[i], true
-  if old and #old >= 34 and string.byte(old) == 1 then
-    local n = {struct.unpack('>I4I4I4I4I4I4I4I4', new, 3)}
-    local o = {struct.unpack('>I4I4I4I4I4I4I4I4', old, 3)}
-    wins = new ~= old
-    for half = 1, 8 do
-      if n[half] ~= o[half] then wins = n[half] > o[half]; break end
-    end
-  end
-  if wins then
-    newer[#newer + 1] = KEYS[i]
-    newer[#newer + 1] = new
-  end
-end
-if #newer > 0 then redis.call('MSET', unpack(newer)) end
-return #newer / 2
-"""
-
-#: Raise the catalog version of a store that holds this epoch; a cold store, or a later version, is left alone.
-PUBLISH = """
-local read = redis.call('GET', KEYS[1])
-if not read then return 0 end
-local version, epoch = string.match(read, '^(%d+):(.*)$')
-if epoch ~= ARGV[2] or tonumber(version) >= tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2])
-return 1
-"""
+#: What says that nobody is there or that somebody hangs, as against a server that answers with an error.
+NO_ANSWER = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 #: Where the version of a row lies in its value (codec.py); compared as bytes it is the version order.
 VERSION_BYTES = slice(2, 34)
 
 STATE = re.compile(rb"(\d{1,18}):([0-9a-f]{1,32})")
+POSITION = re.compile(rb"-1|\d{1,15}")
+SERVER = re.compile(r"([0-9a-zA-Z]{0,64}):(\d{1,18}):([a-z-]{0,32})")
+#: The position of a store that holds nothing of a table.
+NOTHING = -1
+
+_TEXT = frozenset((bytes, type(None)))
 
 #: Keys per call of the script: enough to spread its cost, few enough that readers wait at most a few ms.
 UPSERT_BATCH = 500
@@ -84,83 +63,230 @@ class State:
         return cls(int(match[1]), match[2].decode()) if match else None
 
 
-class OnlineStore:
-    """Rows and state under one key prefix of one Redis. `url` is redis://, rediss:// or unix://."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a Redis says of itself that bears on whether it keeps rows.
 
-    def __init__(self, url: str, prefix: str) -> None:
+    run_id: another one after each start. evicted_keys: removed for want of memory since then, by `policy`.
+    """
+
+    run_id: str
+    evicted_keys: int
+    policy: str
+
+    @property
+    def evicts_rows(self) -> bool:
+        """Whether rows go when memory is short: volatile policies touch only keys that expire, and no row does."""
+        return self.policy.startswith("allkeys-")
+
+    def may_have_evicted_since(self, known: Server | None) -> bool:
+        """Whether rows may have gone since the server was `known`; None for a store that never knew it."""
+        if self.policy.startswith("volatile-"):
+            return False
+        if known is not None and known.run_id == self.run_id:
+            return self.evicted_keys > known.evicted_keys
+        before_this_start = known is not None and (known.evicts_rows or self.evicts_rows)
+        return self.evicted_keys > 0 or before_this_start
+
+
+class OnlineStore:
+    """Rows and state under one key prefix of one Redis. `url` is redis://, rediss:// or unix://.
+
+    Every method raises Unavailable when Redis does not answer or answers with an error; after a few calls in a row
+    without an answer at once, for a second each time (breaker.py). May be shared by threads.
+    """
+
+    def __init__(self, url: str, prefix: str, *, bulk_rows_per_second: int = 0) -> None:
         self.prefix = prefix
         self.state_key = f"{prefix}:state".encode()
+        self.pace = Pace(bulk_rows_per_second)
+        self._server_key = f"{prefix}:server".encode()
+        self._breaker = Breaker()
         self._reader = _client(url, READ_TIMEOUT_SECONDS)
         self._writer = _client(url, WRITE_TIMEOUT_SECONDS)
-        self._upsert = self._writer.register_script(UPSERT)
-        self._publish = self._writer.register_script(PUBLISH)
+        self._bulk = _client(url, BULK_TIMEOUT_SECONDS)
+        self._upsert = self._writer.register_script(scripts.UPSERT)
+        self._publish = self._writer.register_script(scripts.PUBLISH)
+        self._bulk_scripts = {
+            "step": self._bulk.register_script(scripts.STEP),
+            "reach": self._bulk.register_script(scripts.REACH),
+        }
+
+    # Rows.
 
     def row_prefix(self, group: str, version: int) -> bytes:
         """What stands before the entity key in the keys of one group version; `row_key` closes it."""
         return f"{self.prefix}:{group}:{version}:{{".encode()
 
     def read(self, keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
-        """The raw state and the values of `keys`, in order, in one command; raises Unavailable.
+        """The raw state and the values of `keys`, in order, in one command.
 
         A key that holds another Redis type reads as absent, as MGET has it.
         """
-        with redis_errors():
-            state, *values = cast(list[bytes | None], self._reader.mget([self.state_key, *keys]))
+        with self.asking():
+            state, *values = _texts(self._reader.mget([self.state_key, *keys]), len(keys) + 1)
         return state, values
 
     def upsert(self, rows: Sequence[tuple[bytes, bytes]]) -> int:
-        """Store each (key, value) whose version is above the stored one; how many were stored. Raises Unavailable.
+        """Store each (key, value) whose version is above the stored one; how many were stored.
 
         Safe to repeat, to reorder and to race: the highest version of each key wins in the end.
         """
-        newest = _newest_of_each_key(rows)
+        newest = newest_of_each_key(rows)
         stored = 0
-        with redis_errors():
-            for start in range(0, len(newest), UPSERT_BATCH):
-                batch = newest[start : start + UPSERT_BATCH]
-                stored += self._upsert(keys=[key for key, _ in batch], args=[value for _, value in batch])
+        for start in range(0, len(newest), UPSERT_BATCH):
+            batch = newest[start : start + UPSERT_BATCH]
+            with self.asking():
+                stored += _number(self._upsert(keys=[key for key, _ in batch], args=[value for _, value in batch]))
         return stored
+
+    def run_bulk(self, script: Literal["step", "reach"], keys: list[bytes], arguments: Sequence[bytes | int]) -> int:
+        """What a script of bulk work answers (scripts.py)."""
+        with self.asking():
+            return _number(self._bulk_scripts[script](keys=keys, args=arguments))
+
+    # How far the rows go.
+
+    def position_key(self, group: str, version: int) -> bytes:
+        """Where a group version's position lies: the version of its offline table up to which the store holds it."""
+        return f"{self.prefix}:position:{group}:{version}".encode()
+
+    def positions(self, groups: Sequence[tuple[str, int]]) -> list[int]:
+        """The position of each (group, version), in order; NOTHING without one."""
+        if not groups:
+            return []
+        keys = [self.position_key(*group) for group in groups]
+        with self.asking():
+            found = _texts(self._reader.mget(keys), len(keys))
+        return [int(text) if text and POSITION.fullmatch(text) else NOTHING for text in found]
+
+    # State.
 
     def state(self) -> State | None:
         """The published state; None on an empty Redis."""
-        with redis_errors():
-            raw = cast(bytes | None, self._reader.get(self.state_key))
+        with self.asking():
+            (raw,) = _texts([self._reader.get(self.state_key)], 1)
         return None if raw is None else State.parse(raw)
 
     def publish(self, state: State) -> None:
-        """Raise the catalog version that readers see; nothing happens on a cold store. Raises Unavailable."""
-        with redis_errors():
+        """Raise the catalog version that readers see; nothing happens on a cold store."""
+        with self.asking():
             self._publish(keys=[self.state_key], args=[state.catalog_version, state.epoch])
 
     def open_for_reading(self, state: State) -> None:
-        """Declare the store filled: from now on readers trust what it holds. Raises Unavailable."""
-        with redis_errors():
+        """Declare the store filled: from now on readers trust what it holds."""
+        with self.asking():
             self._writer.set(self.state_key, f"{state.catalog_version}:{state.epoch}")
+
+    def close_for_reading(self) -> None:
+        """Declare the store cold: every reader is told so by its next command."""
+        with self.asking():
+            self._writer.delete(self.state_key)
+
+    # The server.
+
+    def server(self) -> Server | None:
+        """What the server says of itself; None when this user may not ask (INFO)."""
+        try:
+            with self.asking():
+                return _server(self._reader)
+        except Unavailable as error:
+            if isinstance(error.__cause__, redis.exceptions.NoPermissionError):
+                return None
+            raise
+
+    def known_server(self) -> Server | None:
+        """The server as it was when the store was last seen to be whole; None when that was never noted."""
+        with self.asking():
+            (raw,) = _texts([self._reader.get(self._server_key)], 1)
+        match = SERVER.fullmatch((raw or b"").decode("ascii", "replace"))
+        return Server(match[1], int(match[2]), match[3]) if match else None
+
+    def note_server(self, server: Server) -> None:
+        """Keep what the server said for `known_server`."""
+        with self.asking():
+            self._writer.set(self._server_key, f"{server.run_id}:{server.evicted_keys}:{server.policy}")
 
     @contextmanager
     def exclusive(self, name: str, *, seconds: float) -> Iterator[redis.lock.Lock | None]:
         """A lock in this Redis, held for `seconds` unless extended; None when another process holds it."""
-        lock = self._writer.lock(f"{self.prefix}:lock:{name}", timeout=seconds, blocking=False)
-        with redis_errors():
+        lock = self._bulk.lock(f"{self.prefix}:lock:{name}", timeout=seconds, blocking=False)
+        with self.asking():
             held = lock.acquire()
         try:
             yield lock if held else None
         finally:
             if held:
-                with redis_errors(), suppress(redis.exceptions.LockNotOwnedError):
+                with self.asking(), suppress(redis.exceptions.LockNotOwnedError):
                     lock.release()
 
+    def extend(self, lock: redis.lock.Lock, *, seconds: float) -> None:
+        """Hold a lock for `seconds` from now on; raises Unavailable also when it is no longer held."""
+        with self.asking():
+            lock.extend(seconds, replace_ttl=True)
+
     def ping(self) -> None:
-        """Raises Unavailable when Redis does not answer in time."""
-        with redis_errors():
+        """Nothing, when Redis answers."""
+        with self.asking():
             self._reader.ping()
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        for client in (self._reader, self._writer, self._bulk):
+            client.close()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Turns every way in which Redis fails to answer into Unavailable."""
+        if self._breaker.is_open:
+            self._find_out_whether_it_is_back()
+        try:
+            yield
+        except NO_ANSWER as error:
+            self._breaker.failed()
+            raise Unavailable(f"The online store does not answer: {error}") from error
+        except redis.RedisError as error:
+            self._breaker.answered()
+            raise Unavailable(f"The online store answers with an error: {error}") from error
+        self._breaker.answered()
+
+    def _find_out_whether_it_is_back(self) -> None:
+        """By a call that costs the least when it is not; raises Unavailable then, and while another one is at it."""
+        if not self._breaker.claims_probe():
+            raise Unavailable("The online store does not answer: it did not a moment ago.")
+        try:
+            self._reader.ping()
+        except NO_ANSWER as error:
+            self._breaker.failed()
+            raise Unavailable(f"The online store does not answer: {error}") from error
+        except redis.RedisError:
+            pass  # an error is an answer; what is asked next gets its own
+        self._breaker.answered()
 
 
-def _newest_of_each_key(rows: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+def _texts(reply: object, count: int) -> list[bytes | None]:
+    """A reply of so many texts; raises InvalidResponse for any other."""
+    if not isinstance(reply, list) or len(reply) != count or not _TEXT.issuperset(map(type, reply)):
+        raise redis.InvalidResponse(f"{count} texts were asked for, and something else was answered")
+    return reply
+
+
+def _server(client: redis.Redis) -> Server:
+    try:
+        info = client.info()
+        return Server(str(info["run_id"]), int(info.get("evicted_keys", 0)), str(info.get("maxmemory_policy", "")))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # redis-py takes any answer for the text of INFO
+        raise redis.InvalidResponse("INFO was asked for, and something else was answered") from error
+
+
+def _number(reply: object) -> int:
+    """A reply that is a whole number; raises InvalidResponse for any other."""
+    try:
+        return int(cast(int | bytes, reply))
+    except (TypeError, ValueError) as error:
+        raise redis.InvalidResponse("A number was asked for, and something else was answered") from error
+
+
+def newest_of_each_key(rows: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
     """The rows with each key once: the one whose version bytes are highest."""
     if len(dict(rows)) == len(rows):
         return rows
@@ -184,12 +310,3 @@ def _client(url: str, timeout_seconds: float) -> redis.Redis:
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
-
-
-@contextmanager
-def redis_errors() -> Iterator[None]:
-    """Turns every way in which Redis fails to answer into Unavailable."""
-    try:
-        yield
-    except (redis.RedisError, OSError) as error:
-        raise Unavailable(f"The online store does not answer: {error}") from error

@@ -266,7 +266,7 @@ def test_a_plan_that_names_no_point_or_action_is_refused(plan: str, monkeypatch:
 # Every step that commits has a point around it.
 
 MODULES = ("push", "drain", "ingest", "materialize", "schedules", "settle")
-COMMITS = {"commit", "atomic", "upsert", "upsert_frame", "about_to_commit"}
+COMMITS = {"commit", "atomic", "upsert", "upsert_frame", "about_to_commit", "reach", "close_for_reading"}
 
 
 def functions(source: str) -> dict[str, ast.FunctionDef]:

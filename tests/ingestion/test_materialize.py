@@ -267,10 +267,11 @@ def test_a_store_wiped_during_its_rebuild_stays_cold(sources: Path, redis_clean:
     assert_both_stores_agree(group, ["customer_id"])
 
 
-def test_a_second_rebuild_leaves_the_first_alone(sources: Path) -> None:
+def test_a_second_rebuild_leaves_the_first_alone(sources: Path, redis_clean: redis.Redis) -> None:
     group = make_customer_group(source="*.csv")
     write_csv(sources / "a.csv", [purchase()])
     ingest(group)
+    redis_clean.flushall()
     seen: list[bool] = []
     assert materialize.rebuild(progress=lambda *_: seen.append(materialize.rebuild()))
     assert seen == [False]

@@ -98,7 +98,7 @@ def running_webs() -> Iterator[Start]:
 
 def wait_for(process: subprocess.Popen[str], port: int, log: IO[str]) -> None:
     """Until the server takes connections; what comes then it holds until the application is there."""
-    for _ in range(400):
+    for _ in range(1_200):
         log.seek(0)
         assert process.poll() is None, log.read()
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.http import HttpResponse
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from tests.serving.conftest import Hub, forget
@@ -102,11 +103,36 @@ def test_health_names_the_store_that_is_down(hub: Hub, settings: Settings, tmp_p
     assert response.status_code == 503
     answer = json.loads(response.content)
     assert (answer["status"], answer["down"]) == ("degraded", ["online_store"])
+    assert answer["reasons"] == {"online_store": "It does not answer."}
+
+
+@pytest.mark.parametrize("contents", [None, b"7:abcd", b"nonsense"])
+def test_health_names_a_store_that_is_cold(hub: Hub, redis_client: redis.Redis, contents: bytes | None) -> None:
+    redis_client.flushall()
+    if contents is not None:
+        redis_client.set("fh:state", contents)
+    response = hub.client.get("/health")
+    assert response.status_code == 503
+    answer = json.loads(response.content)
+    assert (answer["status"], answer["down"]) == ("degraded", ["online_store"])
+    assert answer["reasons"]["online_store"].startswith("It is cold")
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+def test_health_names_a_policy_that_evicts_rows(hub: Hub, redis_client: redis.Redis, policy: str) -> None:
+    redis_client.config_set("maxmemory-policy", policy)
+    try:
+        response = hub.client.get("/health")
+        assert hub.get("/features/customer/C1").status_code == 200
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    assert response.status_code == 503
+    answer = json.loads(response.content)
+    assert (answer["down"], policy in answer["reasons"]["online_store"]) == (["online_store"], True)
+    assert hub.client.get("/health").status_code == 200
 
 
 def test_health_names_the_database_when_it_is_down(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django.db import connection
-
     # Stopping the database of a test session would end the session; this is how Django says that one is gone.
     with monkeypatch.context() as patched:
         patched.setattr(connection, "cursor", _no_database)
@@ -122,8 +148,6 @@ def _no_database(*_: object) -> None:
 def test_a_database_that_is_down_is_503_and_says_nothing_of_what_it_said(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django.db import connection
-
     assert hub.get("/features/customer/C1").status_code == 200
     with monkeypatch.context() as patched:
         patched.setattr(connection, "cursor", _no_database)
@@ -141,6 +165,9 @@ def test_a_process_that_saw_redis_fail_asks_the_database_again(hub: Hub, setting
     assert hub.get("/features/customer/C1").status_code == 200
     known = snapshot.current()
     with redis_at(settings, f"unix://{tmp_path}/no.sock"):
-        assert hub.get("/features/customer/C1").status_code == 503
+        with CaptureQueriesContext(connection) as queries:
+            assert hub.get("/features/customer/C1").status_code == 503
+        assert len(queries) == 0  # while Redis is down the database is left alone
+    assert hub.get("/features/customer/C1").status_code == 200
     assert snapshot.current() is not known
     forget()
