@@ -153,6 +153,14 @@ def _pushing(bench: Bench) -> Iterator[Row]:
             yield Row(f"{work}: refused and sent again", "{:,.0f}", measured["ours"]["refused"], feast=refused)
 
 
+def _rebuilding(bench: Bench) -> Iterator[Row]:
+    figures = _measure("rebuilding", bench.ingested, bench.options.entities)
+    yield Row(f"rebuild {figures['keys']:,} keys online, unpaced", "{:.1f} s", figures["seconds"])
+    pace = f"beside a rebuild at {figures['rows_per_second']:,} rows/s"
+    for name, when in {"idle": "at rest", "unpaced": "beside an unpaced rebuild", "paced": pace}.items():
+        yield Row(f"read 1 vector {when}: 99th percentile", "{:.2f} ms", figures[name]["p99"])
+
+
 def _rows(count: int) -> str:
     return f"{count} row{'s' * (count > 1)}"
 
@@ -170,6 +178,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "reading": _reading,
     "training": _training,
     "pushing": _pushing,
+    "rebuilding": _rebuilding,
 }
 
 if __name__ == "__main__":
