@@ -33,6 +33,8 @@ POINTS = (
     "run.before_materialize",
     "run.after_materialize",
     "run.before_fail",
+    "compact.before_delta_commit",
+    "compact.after_delta_commit",
     "rebuild.after_epoch",
     "rebuild.before_open",
 )

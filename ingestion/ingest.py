@@ -27,7 +27,7 @@ from catalog.schemas import current_schema
 from engine import faults
 from engine.conform import check_columns, conform_table
 from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
-from engine.offline.table import DataFile
+from engine.offline.files import DataFile
 from engine.schema import GroupSchema
 from engine.violations import Violation
 from ingestion import materialize, sources
