@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from catalog import stores
 from catalog.access import READ
-from catalog.models import Feature, FeatureGroup, FeatureType, Status
+from catalog.models import Feature, FeatureGroup, FeatureType, OfflineDamage, Status
 from catalog.openapi import documented, in_path
 from engine.errors import AmbiguousName, NotFound, Problem, Unavailable, near_names
 
@@ -37,10 +37,18 @@ class HealthSerializer(serializers.Serializer[Any]):
     down = serializers.ListField(
         child=serializers.ChoiceField(["database", "online_store"]), required=False, help_text="Only when degraded."
     )
+    damaged = serializers.ListField(
+        child=serializers.ChoiceField(["offline_store"]),
+        required=False,
+        help_text="Only when the last scrub found damage; the service goes on.",
+    )
 
 
 class HealthView(APIView):
-    """Whether the stores answer; needs no key and tells nothing else."""
+    """Whether the stores answer and are whole; needs no key and tells nothing else.
+
+    What is damaged is told with 200: a balancer that took this process out of service would mend nothing.
+    """
 
     authentication_classes: list[Any] = []
     permission_classes: list[Any] = []
@@ -48,12 +56,14 @@ class HealthView(APIView):
     @documented("health", answers={200: HealthSerializer, 503: HealthSerializer}, is_open=True)
     def get(self, request: Request) -> HttpResponse:
         down = what_is_down()
+        damaged = [] if "database" in down else what_is_damaged()
         health: dict[str, object] = {
-            "status": "degraded" if down else "healthy",
+            "status": "degraded" if down or damaged else "healthy",
             "service": "featurehub",
             "timestamp": timezone.now(),
         }
-        return json_response(health | ({"down": down} if down else {}), status=503 if down else 200)
+        causes = {name: stores for name, stores in (("down", down), ("damaged", damaged)) if stores}
+        return json_response(health | causes, status=503 if down else 200)
 
 
 def what_is_down() -> list[str]:
@@ -71,6 +81,11 @@ def what_is_down() -> list[str]:
         log.error("%s", error.detail)
         down.append("online_store")
     return down
+
+
+def what_is_damaged() -> list[str]:
+    """`offline_store` while the last scrub of some group found damage."""
+    return ["offline_store"] if OfflineDamage.objects.exists() else []
 
 
 class GroupSerializer(serializers.Serializer[Any]):

@@ -20,6 +20,7 @@ from catalog.models import (
     FeatureGroup,
     FeatureService,
     JoinKey,
+    OfflineDamage,
     ServiceFeature,
     StoredSchema,
 )
@@ -37,6 +38,7 @@ NOTICED: dict[type[models.Model], tuple[str, ...]] = {
     FeatureService: ("name", "version", "status"),
     ServiceFeature: ("service_id", "feature_id", "position"),
     StoredSchema: ("group_id", "version", "number"),
+    OfflineDamage: ("group_id", "group_version", "is_missing_online"),
 }
 
 

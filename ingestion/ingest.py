@@ -28,6 +28,7 @@ from engine import faults
 from engine.conform import check_columns, conform_table
 from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
 from engine.offline.files import DataFile
+from engine.offline.storage import storage_errors
 from engine.schema import GroupSchema
 from engine.violations import Violation
 from ingestion import materialize, sources
@@ -36,6 +37,7 @@ from ingestion.pipeline import Pipeline, stamped
 from ingestion.push import require_writable
 from ingestion.quarantine import Quarantine
 from ingestion.sources import Content
+from ingestion.tables import known_version, require_kept
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ def execute(run: Run, *, progress: Progress | None = None) -> Run:
     with lease:
         attempt = _Attempt(run, lease, progress or (lambda _: None))
         try:
-            attempt.carry_out()
+            with storage_errors(stores.offline_root()):
+                attempt.carry_out()
         except LeaseLost:
             if not attempt.has_succeeded_elsewhere():
                 raise
@@ -106,6 +109,7 @@ class _Attempt:
     def carry_out(self) -> None:
         faults.hit("run.after_claim")
         require_writable(self.run.group)
+        require_kept(self.table, known_version(self.run.group, self.run.group_version))
         self._refuse_another_version()
         self.run.quarantined.all().delete()
         claimed = claim(self.run, self._contents())

@@ -26,8 +26,10 @@ from engine.offline.table import read_file
 from engine.online import codec
 from engine.online.store import OnlineStore, State, redis_errors
 from engine.schema import SCHEMA, VERSION_ORDER, Dtype
+from ingestion import damage
 from ingestion.models import OnlineCursor, PushBatch
 from ingestion.push_rows import rows_of
+from ingestion.tables import require_kept
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +42,19 @@ Layouts = dict[int, list[tuple[str, Dtype]]]
 def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[int], None] | None = None) -> int:
     """Upsert what arrived offline since the cursor (or everything, with `full`); how many rows were read.
 
-    Raises Unavailable when Redis does not answer; the cursor then stays and the next call starts there again.
+    Raises Unavailable when Redis does not answer, and CorruptData for a damaged table; the cursor then stays and the
+    next call starts there again.
     """
     table = stores.offline(group.name, group.version)
     cursor, _ = OnlineCursor.objects.get_or_create(group=group, group_version=group.version)
-    until = table.version
+    until = require_kept(table, cursor.delta_version)
     added = None if full else table.files_added(cursor.delta_version, until)
     files = table.files(until) if added is None and until >= 0 else added or []
     rows = _upsert_files(group, files, progress or (lambda _: None))
     faults.hit("materialize.before_cursor")
     cursor.advance(until)
+    if full:
+        damage.is_whole_online(group)
     return rows
 
 
@@ -124,7 +129,8 @@ def newest_of_neighbours(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFra
 def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
     """Refill the online store from the push log and every group's offline table, then open it for reading.
 
-    Begins with a new epoch, so that readers are told that the store is cold until it ends. False when another
+    Begins with a new epoch, so that readers are told that the store is cold until it ends. A group whose offline table
+    is damaged is left out: its readers are told so until it is whole online (ingestion/damage.py). False when another
     process is at it already. Raises Unavailable when Redis fails meanwhile; the store then stays cold.
     """
     with stores.online().exclusive("rebuild", seconds=REBUILD_LOCK_SECONDS) as lock:
@@ -137,7 +143,10 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
         for group in FeatureGroup.objects.select_related("entity"):
             for batch in PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None):
                 upsert_frame(group, rows_of(batch))
-            materialize(group, full=True, progress=partial(_report, group.name, lock, progress))
+            try:
+                materialize(group, full=True, progress=partial(_report, group.name, lock, progress))
+            except CorruptData as error:  # of this group alone: the others are opened
+                damage.hold_back(group, error)
         faults.hit("rebuild.before_open")
         _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
         _open_for_reading(epoch)

@@ -72,8 +72,7 @@ class OfflineTable:
         except TableNotFoundError:
             return None
         except DeltaError as error:
-            reason = str(error).partition("\n")[0][:300]
-            raise CorruptData(f"The log of the offline table {self.folder} is damaged: {reason}") from error
+            raise _damaged(self.folder, error) from error
 
     @property
     def version(self) -> int:
@@ -129,6 +128,8 @@ class OfflineTable:
                     return attempt()
                 except CommitFailedError:
                     time.sleep(0.01 * number)
+                except DeltaError as error:
+                    raise _damaged(self.folder, error) from error
         raise Unavailable(f"Other writers won {COMMIT_ATTEMPTS} commits in a row on {self.folder}; try again.")
 
     def _commit(self, files: Sequence[DataFile], schema: pa.Schema, transaction: str) -> Landing:
@@ -274,6 +275,11 @@ def read_file(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Re
                 raise CorruptData(f"Offline file {path} gave {rows} rows; its footer says {file.metadata.num_rows}.")
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise CorruptData(f"Offline file {path} cannot be read: {error}") from error
+
+
+def _damaged(folder: Path, error: DeltaError) -> CorruptData:
+    reason = str(error).partition("\n")[0][:300]
+    return CorruptData(f"The log of the offline table {folder} is damaged: {reason}")
 
 
 def fsync_folder(folder: Path) -> None:
