@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from django.db import transaction
 
@@ -26,10 +27,10 @@ def record(group: FeatureGroup, version: int, found: list[Damage], *, is_missing
     mended.filter(is_missing_online=False).delete()
 
 
-def hold_back(group: FeatureGroup, error: CorruptData) -> None:
+def hold_back(group: FeatureGroup, error: CorruptData, *, progress: Callable[[], None]) -> None:
     """Record that a rebuild could not bring the group's rows online, and why: reads of it are refused from now on."""
     table = stores.offline(group.name, group.version)
-    found = scrub(table, committed_to=known_version(group, group.version))
+    found = scrub(table, committed_to=known_version(group, group.version), progress=progress)
     record(group, group.version, found or [Damage(str(table.folder), error.detail)], is_missing_online=True)
 
 

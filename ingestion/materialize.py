@@ -7,7 +7,7 @@ may be repeated or run beside pushes, since the store keeps the row that is newe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, reduce
 
@@ -49,7 +49,7 @@ def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[
     cursor, _ = OnlineCursor.objects.get_or_create(group=group, group_version=group.version)
     until = require_kept(table, cursor.delta_version)
     added = None if full else table.files_added(cursor.delta_version, until)
-    files = table.files(until) if added is None and until >= 0 else added or []
+    files = map(table.whole, table.entries(until)) if added is None and until >= 0 else added or []
     rows = _upsert_files(group, files, progress or (lambda _: None))
     faults.hit("materialize.before_cursor")
     cursor.advance(until)
@@ -58,7 +58,7 @@ def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[
     return rows
 
 
-def _upsert_files(group: FeatureGroup, files: Sequence[str], progress: Callable[[int], None]) -> int:
+def _upsert_files(group: FeatureGroup, files: Iterable[str], progress: Callable[[int], None]) -> int:
     """Upsert the rows of files; one batch is on its way to Redis while the next one is read and encoded."""
     store, rows = stores.online(), 0
     with ThreadPoolExecutor(max_workers=1) as sender:
@@ -75,7 +75,7 @@ def _upsert_files(group: FeatureGroup, files: Sequence[str], progress: Callable[
     return rows
 
 
-def _frames(files: Sequence[str]) -> Iterator[pl.DataFrame]:
+def _frames(files: Iterable[str]) -> Iterator[pl.DataFrame]:
     for path in files:
         for batch in read_file(path):
             frame = pl.from_arrow(batch)
@@ -146,7 +146,7 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
             try:
                 materialize(group, full=True, progress=partial(_report, group.name, lock, progress))
             except CorruptData as error:  # of this group alone: the others are opened
-                damage.hold_back(group, error)
+                damage.hold_back(group, error, progress=partial(_hold, lock))
         faults.hit("rebuild.before_open")
         _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
         _open_for_reading(epoch)
