@@ -7,8 +7,10 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import redis
 from django.core.management import CommandError, call_command
@@ -24,11 +26,12 @@ from ingestion.ingest import ingest
 from ingestion.models import Drain
 from ingestion.push import push
 from ingestion.tasks import catch_up, scrub_all, upkeep_all
-from serving import history
+from serving import history, training
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents
 from tests.ingestion.test_materialize import assert_both_stores_agree, served
 
+NOON = datetime(2024, 11, 1, 12, tzinfo=UTC)
 Down = Callable[[], AbstractContextManager[None]]
 
 
@@ -298,3 +301,20 @@ def test_an_offline_folder_that_is_gone_is_not_begun_anew(
     catch_up()
     assert len(customers(group)) == FILES_AT_LEAST + 3
     assert_both_stores_agree(group, ["customer_id"])
+
+
+# Readers of history.
+
+
+def test_no_training_set_and_no_history_is_made_of_a_damaged_file(group: FeatureGroup) -> None:
+    """DuckDB would read it without an error: the bit lies in the values of a feature, and it checks no page."""
+    spine = pa.table({"customer_id": ["C01"], "event_timestamp": pa.array([NOON], pa.timestamp("us", "UTC"))})
+    asked = training.Asked(features=(f"{group.name}:total_purchases",))
+    built = training.build(asked, spine)
+    assert isinstance(built, pa.Table)
+    assert built["total_purchases"].to_pylist() == [1]
+    path = some_file(group)
+    flip(path)
+    for read in (lambda: training.build(asked, spine), lambda: history.rows_of_group(group.name)):
+        with pytest.raises(CorruptData, match=path.name):
+            read()
