@@ -149,6 +149,21 @@ def test_of_two_compactions_of_the_same_files_one_counts(table: OfflineTable) ->
     assert customers_of(table) == sorted([*before, "X"])
 
 
+def test_of_two_compactions_on_one_snapshot_the_second_conflicts_and_looks_again(
+    table: OfflineTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an id that both carry deltalake takes the second too, and its rows are doubled."""
+    before = fill(table)
+    old = [file.name for file in table.entries()]
+    handles = [table.open()]
+    assert table.replace(old, [write(table, *before)]) is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "open", lambda: handles.pop() if handles else OfflineTable.open(table))
+        assert table.replace(old, [write(table, *before)]) is None
+    assert handles == []
+    assert customers_of(table) == before
+
+
 def test_a_commit_that_began_before_a_compaction_is_kept(table: OfflineTable) -> None:
     before = fill(table)
     opened = table.open()
