@@ -41,7 +41,9 @@ def _log_damage(table: OfflineTable, committed_to: int) -> Iterator[Damage]:
         detail = f"The log ends at version {newest}; version {committed_to} had been committed."
         yield Damage(str(table.log.path(newest + 1)), detail)
     versions = table.log.versions()
-    yield from (damage for v in range(min(versions, default=0), newest + 1) if (damage := _version(table.log, v)))
+    yield from (
+        damage for v in range(min(versions, default=newest + 1), newest + 1) if (damage := _version(table.log, v))
+    )
     yield from _checkpoint_damage(table.log)
     if damage := _found(table.folder, table.open):
         yield damage
@@ -56,6 +58,8 @@ def _version(log: DeltaLog, version: int) -> Damage | None:
 
     if (path := log.path(version)).exists():
         return _found(path, partial(log.actions, version))
+    if version < min(log.versions(), default=version + 1):
+        return None  # cleaned away since
     return Damage(str(path), f"The log file {path} is missing.")
 
 

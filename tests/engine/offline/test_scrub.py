@@ -161,6 +161,15 @@ def test_a_file_of_another_writer_is_read_whole(table: OfflineTable) -> None:
 # The log.
 
 
+def test_versions_before_a_checkpoint_may_be_cleaned_away(eight: OfflineTable) -> None:
+    DeltaTable(eight.folder).create_checkpoint()
+    for version in eight.log.versions()[:-1]:
+        eight.log.path(version).unlink()
+    assert scrub(eight, committed_to=VERSIONS) == []
+    land(eight, "run:9", "C9")
+    assert scrub(eight, committed_to=VERSIONS + 1) == []
+
+
 @pytest.mark.parametrize("version", [1, 3, CHECKPOINT, 6, 7])
 def test_a_version_that_is_missing_between_others_is_named(eight: OfflineTable, version: int) -> None:
     eight.log.path(version).unlink()
