@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from catalog import stores
 from catalog.access import READ
-from catalog.models import Feature, FeatureGroup, FeatureType, Status
+from catalog.models import Feature, FeatureGroup, FeatureType, OfflineDamage, Status
 from catalog.openapi import documented, in_path
 from catalog.snapshot import is_current
 from engine.errors import AmbiguousName, NotFound, Problem, Unavailable, near_names
@@ -41,10 +41,18 @@ class HealthSerializer(serializers.Serializer[Any]):
     reasons = serializers.DictField(
         child=serializers.CharField(), required=False, help_text="Why each of these is down; only when degraded."
     )
+    damaged = serializers.ListField(
+        child=serializers.ChoiceField(["offline_store"]),
+        required=False,
+        help_text="Only when the last scrub found damage; the service goes on.",
+    )
 
 
 class HealthView(APIView):
-    """Whether the stores answer; needs no key and tells nothing else."""
+    """Whether the stores answer and are whole; needs no key and tells nothing else.
+
+    What is damaged is told with 200: a balancer that took this process out of service would mend nothing.
+    """
 
     authentication_classes: list[Any] = []
     permission_classes: list[Any] = []
@@ -52,14 +60,15 @@ class HealthView(APIView):
     @documented("health", answers={200: HealthSerializer, 503: HealthSerializer}, is_open=True)
     def get(self, request: Request) -> HttpResponse:
         down = what_is_down()
+        damaged = [] if "database" in down else what_is_damaged()
         health: dict[str, object] = {
-            "status": "degraded" if down else "healthy",
+            "status": "degraded" if down or damaged else "healthy",
             "service": "featurehub",
             "timestamp": timezone.now(),
         }
-        return json_response(
-            health | ({"down": list(down), "reasons": down} if down else {}), status=503 if down else 200
-        )
+        causes: dict[str, object] = {"down": list(down), "reasons": down} if down else {}
+        causes |= {"damaged": damaged} if damaged else {}
+        return json_response(health | causes, status=503 if down else 200)
 
 
 def what_is_down() -> dict[str, str]:
@@ -88,6 +97,11 @@ def _why_not_online(*, knows_epoch: bool) -> str:
     if server is not None and server.evicts_rows:
         return f"Its Redis evicts rows when memory is short: maxmemory-policy is {server.policy}, not noeviction."
     return ""
+
+
+def what_is_damaged() -> list[str]:
+    """`offline_store` while the last scrub of some group found damage."""
+    return ["offline_store"] if OfflineDamage.objects.exists() else []
 
 
 class GroupSerializer(serializers.Serializer[Any]):

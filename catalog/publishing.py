@@ -22,6 +22,7 @@ from catalog.models import (
     FeatureService,
     GroupInput,
     JoinKey,
+    OfflineDamage,
     ServiceFeature,
     StoredSchema,
 )
@@ -39,6 +40,7 @@ NOTICED: dict[type[models.Model], tuple[str, ...]] = {
     FeatureService: ("name", "version", "status"),
     ServiceFeature: ("service_id", "feature_id", "position"),
     StoredSchema: ("group_id", "version", "number"),
+    OfflineDamage: ("group_id", "group_version", "is_missing_online"),
 }
 #: What a writer works from; of these every change counts.
 WRITTEN_BY: tuple[type[models.Model], ...] = (Entity, JoinKey, FeatureGroup, GroupInput, Feature, StoredSchema)

@@ -11,12 +11,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 
-from catalog.models import CatalogState, Entity, Feature, FeatureGroup, FeatureService, Status, StoredSchema
+from catalog.models import (
+    CatalogState,
+    Entity,
+    Feature,
+    FeatureGroup,
+    FeatureService,
+    OfflineDamage,
+    Status,
+    StoredSchema,
+)
 from catalog.schemas import from_stored
 from engine.errors import OnlineStoreCold
 from engine.online.store import State
 from engine.schema import Dtype, Field
+
+#: A group's primary key and one of its versions.
+GroupVersion = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,10 @@ class FeatureSnapshot:
 
 @dataclass(frozen=True)
 class GroupSnapshot:
-    """A group as readers see it. `layouts` gives, for each schema id of the served version, its features in order."""
+    """A group as readers see it. `layouts` gives, for each schema id of the served version, its features in order.
+
+    `damage` names a damaged offline file whose rows may be missing online; empty when all that were accepted are there.
+    """
 
     name: str
     version: int
@@ -48,6 +64,7 @@ class GroupSnapshot:
     ttl: timedelta | None
     features: Mapping[str, FeatureSnapshot]
     layouts: Mapping[int, tuple[str, ...]]
+    damage: str = ""
 
     def schema_ids_with(self, feature: str) -> frozenset[int]:
         """The schemas whose rows hold the feature."""
@@ -88,28 +105,45 @@ def load() -> Catalog:
     """Read the catalog from the database: its version first, so that a change in between shows as a newer one."""
     current = CatalogState.current()
     entities = {entity.name: entity.key_fields() for entity in Entity.objects.prefetch_related("join_keys")}
-    layouts = _layouts()
+    layouts, damages = _layouts(), _damages()
     groups = FeatureGroup.objects.select_related("entity").prefetch_related("features__replaced_by__group")
     return Catalog(
         State(current.version, current.epoch),
         entities,
-        {group.name: _group(group, layouts.get((group.pk, group.version), {})) for group in groups},
+        {group.name: _group(group, layouts, damages) for group in groups},
         {(service.name, service.version): _service(service) for service in _services()},
     )
 
 
-def _layouts() -> dict[tuple[int, int], dict[int, tuple[str, ...]]]:
-    layouts: dict[tuple[int, int], dict[int, tuple[str, ...]]] = {}
+def _layouts() -> dict[GroupVersion, dict[int, tuple[str, ...]]]:
+    layouts: dict[GroupVersion, dict[int, tuple[str, ...]]] = {}
     for stored in StoredSchema.objects.select_related("group"):
         of_version = layouts.setdefault((stored.group.pk, stored.version), {})
         of_version[stored.number] = from_stored(stored).feature_names
     return layouts
 
 
-def _group(group: FeatureGroup, layouts: Mapping[int, tuple[str, ...]]) -> GroupSnapshot:
+def _damages() -> dict[GroupVersion, str]:
+    missing = OfflineDamage.objects.filter(is_missing_online=True)
+    return {(damage.group_id, damage.group_version): Path(damage.path).name for damage in missing}
+
+
+def _group(
+    group: FeatureGroup,
+    layouts: Mapping[GroupVersion, Mapping[int, tuple[str, ...]]],
+    damages: Mapping[GroupVersion, str],
+) -> GroupSnapshot:
+    at = (group.pk, group.version)
     features = {feature.name: _feature(feature, group) for feature in group.features.all()}
     return GroupSnapshot(
-        group.name, group.version, group.entity.name, Status(group.status), group.ttl, features, layouts
+        group.name,
+        group.version,
+        group.entity.name,
+        Status(group.status),
+        group.ttl,
+        features,
+        layouts.get(at, {}),
+        damages.get(at, ""),
     )
 
 

@@ -28,9 +28,14 @@ def online() -> OnlineStore:
 
 def offline(group: str, version: int) -> OfflineTable:
     """The offline table of one group version."""
-    return OfflineTable(Path(settings.FEATUREHUB_OFFLINE_PATH) / group / f"v{version}")
+    return OfflineTable(offline_root() / group / f"v{version}")
+
+
+def offline_root() -> Path:
+    """The folder of all offline tables."""
+    return Path(settings.FEATUREHUB_OFFLINE_PATH)
 
 
 def quarantine_folder(group: str) -> Path:
     """Where the payloads of a group's rejected rows are kept, beside its tables."""
-    return Path(settings.FEATUREHUB_OFFLINE_PATH) / group / "quarantine"
+    return offline_root() / group / "quarantine"

@@ -24,6 +24,8 @@ FeaturehubError
 ├── RunFailed               500  a run that ended without landing; nothing of it is visible
 │   └── LeaseLost           409  an attempt whose run was cancelled, or taken up by another worker
 ├── CorruptData             500  stored bytes or files that fail their checksum or cannot be decoded
+├── StorageFailed           503  the folder of the offline store cannot be written now (retryable)
+│   └── StorageFull         507  it has no room left (retryable)
 └── Unavailable             503  a store does not answer now (retryable)
     └── OnlineStoreCold     503  Redis answers but does not hold the store: it is being rebuilt
 """
@@ -175,6 +177,17 @@ class LeaseLost(RunFailed):
 
 class CorruptData(FeaturehubError):
     code = "corrupt_data"
+
+
+class StorageFailed(FeaturehubError):
+    code = "storage_failed"
+    status = 503
+    retryable = True
+
+
+class StorageFull(StorageFailed):
+    code = "storage_full"
+    status = 507
 
 
 class Unavailable(FeaturehubError):

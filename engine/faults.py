@@ -36,6 +36,8 @@ POINTS = (
     "run.before_materialize",
     "run.after_materialize",
     "run.before_fail",
+    "compact.before_delta_commit",
+    "compact.after_delta_commit",
     "rebuild.after_epoch",
     "rebuild.after_close",
     "rebuild.before_open",

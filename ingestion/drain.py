@@ -16,13 +16,13 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
-from catalog import stores
 from catalog.models import Acceptance, FeatureGroup
 from catalog.schemas import from_stored
 from engine import faults
 from engine.schema import SCHEMA
 from ingestion.models import Drain, PushBatch
 from ingestion.push_rows import rows_of
+from ingestion.tables import open_table
 
 BATCHES_PER_DRAIN = 2_000
 #: How long the log keeps what has landed offline, and how many batches are forgotten in one go.
@@ -67,6 +67,7 @@ def on_history_wanted(groups: Sequence[str], **_: object) -> None:
     """Somebody is about to read the offline history of these groups: what was pushed so far must be in it."""
     for group in FeatureGroup.objects.select_related("entity").filter(name__in=groups):
         drain(group)
+        open_table(group, group.version)  # what is gone must not be taken for what never was
 
 
 def _claim(group: FeatureGroup, newest: int) -> Drain | None:
@@ -104,7 +105,7 @@ def _land(claimed: Drain) -> int:
 
 
 def _commit(claimed: Drain, rows: pl.DataFrame) -> None:
-    table = stores.offline(claimed.group.name, claimed.group_version)
+    table = open_table(claimed.group, claimed.group_version)
     transaction_id = f"drain:{claimed.id}"
     if table.has_landed(transaction_id):
         return

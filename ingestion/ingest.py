@@ -27,7 +27,8 @@ from catalog.schemas import current_schema, transformer
 from engine import faults
 from engine.conform import check_columns
 from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
-from engine.offline.table import DataFile
+from engine.offline.files import DataFile
+from engine.offline.storage import storage_errors
 from engine.schema import GroupSchema
 from engine.violations import Violation
 from ingestion import materialize, sources
@@ -39,6 +40,7 @@ from ingestion.raw_rows import RawBatch
 from ingestion.replay import Rejected
 from ingestion.sources import Content
 from ingestion.supply import Supply
+from ingestion.tables import known_version, require_kept
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ def execute(run: Run, *, progress: Progress | None = None) -> Run:
     with lease:
         attempt = _Attempt(run, lease, progress or (lambda _: None))
         try:
-            attempt.carry_out()
+            with storage_errors(stores.offline_root()):
+                attempt.carry_out()
         except LeaseLost:
             if not attempt.has_succeeded_elsewhere():
                 raise
@@ -112,6 +115,7 @@ class _Attempt:
     def carry_out(self) -> None:
         faults.hit("run.after_claim")
         require_writable(self.run.group)
+        require_kept(self.table, known_version(self.run.group, self.run.group_version))
         self._refuse_another_version()
         self.quarantine.discard()
         if not self.supply.claim():

@@ -9,7 +9,7 @@ keeps the row that is newest in version order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache, partial, reduce
 
@@ -31,8 +31,10 @@ from engine.online import codec
 from engine.online.filling import Filling
 from engine.online.store import NOTHING, OnlineStore, Server, State
 from engine.schema import SCHEMA, VERSION_ORDER
+from ingestion import damage
 from ingestion.models import OnlineCursor, PushBatch
 from ingestion.push_rows import rows_of
+from ingestion.tables import require_kept
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,8 @@ SECONDS_BETWEEN_SIGNS = 5.0
 def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[int], None] | None = None) -> int:
     """Upsert what arrived offline since the cursor (or everything, with `full`); how many rows were read.
 
-    Raises Unavailable when Redis does not answer; the cursor then stays and the next call starts there again.
+    Raises Unavailable when Redis does not answer, and CorruptData for a damaged table; the cursor then stays and the
+    next call starts there again.
     """
     return _follow(group, full=full, progress=progress or (lambda _: None))
 
@@ -58,18 +61,15 @@ def _follow(group: FeatureGroup, *, full: bool = False, with_log: bool = False, 
     for batch in _undrained(group) if with_log else ():
         progress(0)
         filling.upsert(_encoded(stores.online(), group, rows_of(batch), layouts_of(group)))
-    # After the cursors and the log: a cursor beyond it was that of a table that has been set back since, and a pushed
-    # row that the log no longer held is in it.
-    until = stores.offline(group.name, group.version).version
-    after = after if after <= until else NOTHING
+    # After the cursors and the log: a pushed row that the log no longer held is in it.
+    until = require_kept(stores.offline(group.name, group.version), cursor.delta_version)
     rows = _upsert_files(filling, group, _files(group, after, until), progress)
     faults.hit("materialize.before_position")
     filling.reach(until, after=after)
     faults.hit("materialize.before_cursor")
-    if cursor.delta_version > until:
-        log.warning("%s: its offline table was set back from %s to %s", group, cursor.delta_version, until)
-        cursor.set_back(until)
     cursor.advance(until)
+    if after == NOTHING:
+        damage.is_whole_online(group)
     return rows
 
 
@@ -77,14 +77,14 @@ def _undrained(group: FeatureGroup) -> QuerySet[PushBatch]:
     return PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None)
 
 
-def _files(group: FeatureGroup, after: int, until: int) -> list[str]:
-    """Files that hold every row that arrived in versions after `after` up to `until`."""
+def _files(group: FeatureGroup, after: int, until: int) -> Iterable[str]:
+    """Files that hold every row that arrived in versions after `after` up to `until`; raises CorruptData."""
     table = stores.offline(group.name, group.version)
     added = None if after == NOTHING else table.files_added(after, until)
-    return table.files(until) if added is None and until > NOTHING else added or []
+    return map(table.whole, table.entries(until)) if added is None and until > NOTHING else added or []
 
 
-def _upsert_files(filling: Filling, group: FeatureGroup, files: Sequence[str], progress: Callable[[int], None]) -> int:
+def _upsert_files(filling: Filling, group: FeatureGroup, files: Iterable[str], progress: Callable[[int], None]) -> int:
     """Upsert the rows of files; one batch is on its way to Redis while the next one is read and encoded."""
     store, rows = stores.online(), 0
     with ThreadPoolExecutor(max_workers=1) as sender:
@@ -108,7 +108,7 @@ def _arrive(on_its_way: Future[None] | None, still: Callable[[], None]) -> None:
         on_its_way.result()
 
 
-def _frames(files: Sequence[str]) -> Iterator[pl.DataFrame]:
+def _frames(files: Iterable[str]) -> Iterator[pl.DataFrame]:
     for path in files:
         for batch in read_file(path):
             frame = pl.from_arrow(batch)
@@ -184,7 +184,10 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
         for group in FeatureGroup.objects.select_related("entity"):
             _hold(lock)
             report = partial(_report, group.name, lock, progress)
-            _follow(group, full=full, with_log=True, progress=report)
+            try:
+                _follow(group, full=full, with_log=True, progress=report)
+            except CorruptData as error:  # of this group alone: the others are opened
+                damage.hold_back(group, error, progress=partial(_hold, lock))
         faults.hit("rebuild.before_open")
         _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
         _require_whole(server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from celery import shared_task
@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from catalog import runs
 from catalog.models import FeatureGroup, Run
 from engine.errors import FeaturehubError, Unavailable
-from ingestion import drain, idempotency, ingest, materialize
+from ingestion import damage, drain, idempotency, ingest, materialize, upkeep
 from ingestion.push import find_group
 from ingestion.schedules import claim_tick
 
@@ -46,16 +46,27 @@ def catch_up() -> None:
     Runs whose workers are gone are taken up first. What is wrong with one group does not keep the others behind.
     """
     take_up_runs()
-    for group in drain.waiting_groups():
-        _logged(f"draining {group.name}", partial(drain.drain, group))
+    _for_each(drain.waiting_groups(), "draining", drain.drain)
     try:
         materialize.ensure_warm()
-        for group in FeatureGroup.objects.select_related("entity"):
+        for group in damage.followed_groups():
             _logged(f"bringing {group.name} online", partial(materialize.materialize, group))
     except Unavailable as error:
         log.warning("the online store cannot be brought up to date: %s", error.detail)
     idempotency.forget_expired()
     drain.forget_landed()
+
+
+@shared_task(name="ingestion.tasks.upkeep")
+def upkeep_all() -> None:
+    """Every few minutes: small files of each table put together, files that nobody needs removed."""
+    _for_each(upkeep.groups(), "upkeep of", upkeep.upkeep)
+
+
+@shared_task(name="ingestion.tasks.scrub")
+def scrub_all() -> None:
+    """Once a day: every file of every table compared with what was committed."""
+    _for_each(upkeep.groups(), "scrubbing", upkeep.scrub)
 
 
 def take_up_runs() -> None:
@@ -82,3 +93,12 @@ def _logged(what: str, work: Callable[[], object]) -> None:
         raise
     except FeaturehubError as error:
         log.error("%s failed: %s", what, error)
+
+
+def _for_each(groups: Iterable[FeatureGroup], what: str, work: Callable[[FeatureGroup], object]) -> None:
+    """Do the work for each group; what is wrong with one does not keep the others behind."""
+    for group in groups:
+        try:
+            work(group)
+        except FeaturehubError as error:
+            log.error("%s %s failed: %s", what, group.name, error)

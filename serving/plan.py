@@ -12,7 +12,7 @@ from operator import itemgetter
 from catalog import stores
 from catalog.models import Status
 from catalog.snapshot import Catalog, FeatureSnapshot, GroupSnapshot
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, OnlineStoreCold
 from engine.online.codec import StoredValue
 from engine.schema import Field
 from serving.names import require_servable
@@ -85,9 +85,16 @@ def remembered(asked: Hashable, catalog: Catalog, choose: Callable[[Catalog], Se
 
 
 def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
-    """The plan of a feature list; raises FeatureNotActive or FeatureArchived when one of it is not served."""
+    """The plan of a feature list; raises FeatureNotActive or FeatureArchived when one of it is not served.
+
+    Raises OnlineStoreCold when rows of one of its groups may be missing online, since its offline table is damaged.
+    """
     require_servable(features)
     names = list(dict.fromkeys(feature.group for feature in features))
+    for damaged in (catalog.groups[name] for name in names if catalog.groups[name].damage):
+        raise OnlineStoreCold(
+            f"Rows of {damaged.name} may be missing online: its offline table is damaged ({damaged.damage})."
+        )
     keys = _join_keys([catalog.groups[name] for name in names], catalog)
     places = {key.name: place for place, key in enumerate(keys)}
     return Plan(

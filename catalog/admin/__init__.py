@@ -1,5 +1,17 @@
 """The pages on which people keep the catalog; each module registers one noun."""
 
-from catalog.admin import api_key, entity, feature, group, owner, person, run, schedule, service, source
+from catalog.admin import api_key, entity, feature, group, offline_damage, owner, person, run, schedule, service, source
 
-__all__ = ["api_key", "entity", "feature", "group", "owner", "person", "run", "schedule", "service", "source"]
+__all__ = [
+    "api_key",
+    "entity",
+    "feature",
+    "group",
+    "offline_damage",
+    "owner",
+    "person",
+    "run",
+    "schedule",
+    "service",
+    "source",
+]

@@ -20,6 +20,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Ingestion": {
         "catalog.Run": "play_circle",
         "ingestion.QuarantinedRule": "report",
+        "catalog.OfflineDamage": "broken_image",
         "django_celery_beat.PeriodicTask": "event_repeat",
         "django_celery_beat.IntervalSchedule": "timer",
         "django_celery_beat.CrontabSchedule": "calendar_month",

@@ -5,6 +5,7 @@ from catalog.models.api_key import ApiKey
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
+from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import Owner, Tag
 from catalog.models.run import Run, RunKind, RunState
 from catalog.models.service import FeatureService, ServiceFeature
@@ -24,6 +25,7 @@ __all__ = [
     "FeatureType",
     "GroupInput",
     "JoinKey",
+    "OfflineDamage",
     "OnViolation",
     "Owner",
     "Run",

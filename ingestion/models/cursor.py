@@ -23,8 +23,3 @@ class OnlineCursor(models.Model):
     def advance(self, delta_version: int) -> None:
         """Move on to `delta_version`; never back, whoever else moved it meanwhile."""
         OnlineCursor.objects.filter(pk=self.pk, delta_version__lt=delta_version).update(delta_version=delta_version)
-
-    def set_back(self, delta_version: int) -> None:
-        """Stand at `delta_version`, to which the table itself was set back, unless somebody moved it meanwhile."""
-        known = OnlineCursor.objects.filter(pk=self.pk, delta_version=self.delta_version)
-        known.update(delta_version=delta_version)

@@ -23,7 +23,8 @@ from catalog import runs, stores
 from catalog.models import FeatureGroup, Run, RunState
 from engine import faults
 from engine.errors import InvalidSource
-from ingestion import drain, materialize
+from engine.offline.compaction import FILES_AT_LEAST
+from ingestion import drain, materialize, upkeep
 from ingestion.ingest import execute, ingest
 from ingestion.models import Drain
 from ingestion.push import find_group, push
@@ -33,6 +34,7 @@ from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents, processes, workers
 
 INGESTION = processes.PROJECT / "ingestion"
+COMPACTION = processes.PROJECT / "engine" / "offline" / "compaction.py"
 
 
 @pytest.fixture
@@ -54,6 +56,16 @@ def replay_of_one_that_was_mended() -> Run:
     return execute(queue_replay(group, Selection()))
 
 
+def ingest_and_compact() -> None:
+    """Ten files of one row each, put together."""
+    group = find_group("customer_purchases")
+    ingest(group)
+    for number in range(FILES_AT_LEAST):
+        push(group, [purchase(f"D{number}")])
+        drain.drain(group)
+    upkeep.upkeep(group)
+
+
 def work(point: str) -> Callable[[], object]:
     """Something that comes by the point."""
     if point == "run.before_fail":
@@ -66,6 +78,7 @@ def work(point: str) -> Callable[[], object]:
         "replay": replay_of_one_that_was_mended,
         "discard": lambda: discard(find_group("customer_purchases"), Selection(), reason="a test", by="ada"),
         "rebuild": materialize.rebuild,
+        "compact": ingest_and_compact,
         "materialize": lambda: ingest(find_group("customer_purchases")),
     }
     return by_kind[point.partition(".")[0]]
@@ -112,7 +125,11 @@ def assert_once(group: FeatureGroup, *customers: str) -> None:
 
 
 def customers_of(point: str) -> tuple[str, ...]:
-    more = {"push": ["C4"], "replay": ["C5"]}
+    more = {
+        "push": ["C4"],
+        "replay": ["C5"],
+        "compact": [f"D{number}" for number in range(FILES_AT_LEAST)],
+    }
     return ("C1", "C2", "C3", *more.get(point.partition(".")[0], []))
 
 
@@ -265,8 +282,8 @@ def test_a_plan_that_names_no_point_or_action_is_refused(plan: str, monkeypatch:
 
 # Every step that commits has a point around it.
 
-MODULES = ("push", "drain", "ingest", "materialize", "schedules", "settle")
-COMMITS = {"commit", "atomic", "upsert", "upsert_frame", "about_to_commit", "reach", "close_for_reading"}
+MODULES = ("push", "drain", "ingest", "materialize", "schedules", "settle", "upkeep", "damage")
+COMMITS = {"commit", "atomic", "upsert", "upsert_frame", "about_to_commit", "reach", "close_for_reading", "replace"}
 
 
 def functions(source: str) -> dict[str, ast.FunctionDef]:
@@ -299,6 +316,7 @@ def commits_without_a_point(sources: dict[str, str]) -> list[str]:
 
 def test_every_function_that_commits_has_a_point_around_it() -> None:
     sources = {name: (INGESTION / f"{name}.py").read_text() for name in MODULES}
+    sources["compaction"] = COMPACTION.read_text()
     assert commits_without_a_point(sources) == []
 
 
@@ -311,7 +329,7 @@ def test_a_commit_without_a_point_is_seen() -> None:
 def test_every_point_is_come_by_somewhere_and_none_is_unknown() -> None:
     hit = [
         node.args[0].value
-        for path in INGESTION.glob("*.py")
+        for path in [*INGESTION.glob("*.py"), COMPACTION]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "hit"
         if isinstance(node.args[0], ast.Constant)

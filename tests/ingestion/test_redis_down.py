@@ -114,9 +114,9 @@ def test_a_hung_redis_costs_no_thread_and_is_used_again_when_it_wakes(own_redis:
     assert time.monotonic() - began < 1.5 + BUDGET_SECONDS
     assert_503_within_the_budget(web)
     began = time.monotonic()
-    for _ in range(5):  # nobody waits for each of them any more
+    for _ in range(5):
         assert web.post(BODY)[0] == 202
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3  # if each waited for Redis, it would be five seconds and more
     assert web.post(b"", path="/api/v1/groups/customer_purchases/runs")[0] == 503  # the broker hangs too
     with ThreadPoolExecutor(8) as callers:  # twice the threads of the server
         reads = [callers.submit(get, web, READ) for _ in range(16)]

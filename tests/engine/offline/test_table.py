@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -24,7 +25,8 @@ import pytest
 from deltalake import DeltaTable
 
 from engine.errors import CorruptData
-from engine.offline.table import ROWS_PER_GROUP, DataFile, OfflineTable, read_file
+from engine.offline.files import ROWS_PER_GROUP, DataFile
+from engine.offline.table import OfflineTable, read_file
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema
 
 PROJECT = Path(__file__).parents[3]
@@ -108,7 +110,8 @@ def test_a_file_holds_the_rows_by_customer_and_version(table: OfflineTable) -> N
     written = table.write_file(frame, PURCHASES.offline, name="run-1", sort_by=["customer_id"])
     found = read(table.folder / "run-1.parquet").select(["customer_id", "_accepted", "_ordinal"]).to_pylist()
     assert [tuple(row.values()) for row in found] == [("C1", 1, 0), ("C1", 1, 1), ("C2", 1, 5), ("C2", 2, 0)]
-    assert written == DataFile("run-1.parquet", 4, (table.folder / "run-1.parquet").stat().st_size, (TEN, TEN))
+    raw = (table.folder / "run-1.parquet").read_bytes()
+    assert written == DataFile("run-1.parquet", 4, len(raw), hashlib.sha256(raw).hexdigest(), (TEN, TEN))
 
 
 def test_a_file_has_exactly_the_types_of_the_schema(table: OfflineTable) -> None:

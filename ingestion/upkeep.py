@@ -1,0 +1,105 @@
+"""Upkeep of the offline tables: few files, no leftovers, and damage known before it is needed.
+
+Each function is for one group, may be repeated, killed or run beside itself, and leaves every row where it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db.models import Q
+from django.utils import timezone
+
+from catalog import stores
+from catalog.models import FeatureGroup, RunState
+from engine.errors import unknown_name
+from engine.offline import scrub as scrubbing
+from engine.offline.compaction import compact
+from engine.offline.scrub import Damage
+from engine.offline.vacuum import vacuum
+from ingestion import damage, materialize
+from ingestion.models import OnlineCursor
+from ingestion.tables import known_version, open_table
+
+log = logging.getLogger(__name__)
+
+
+def groups(name: str | None = None) -> list[FeatureGroup]:
+    """Every group, archived ones too, or the one of that name; raises UnknownName with near names."""
+    known = FeatureGroup.objects.select_related("entity").order_by("name")
+    chosen = list(known.filter(name=name) if name else known)
+    if name and not chosen:
+        raise unknown_name("feature group", name, known.values_list("name", flat=True))
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How many files of a group's table became part of larger ones, and which were removed from its folder."""
+
+    compacted: int
+    removed: list[str]
+
+
+def upkeep(group: FeatureGroup) -> Kept:
+    """Put small files of the group's table together, and remove those that nobody needs any more.
+
+    Raises CorruptData for a damaged table, which is left as it is, and StorageFailed.
+    """
+    table = open_table(group, group.version)
+    compacted = compact(table, sort_by=[key.name for key in group.entity.join_keys.all()])
+    removed = vacuum(
+        table,
+        now=timezone.now(),
+        followed_to=known_version(group, group.version),
+        unfinished=_unfinished(group),
+    )
+    return Kept(compacted, removed)
+
+
+def _unfinished(group: FeatureGroup) -> list[str]:
+    """How the names of files begin that a run or a drain may still commit."""
+    open_states = Q(state__in=[RunState.QUEUED, RunState.RUNNING]) | Q(committing__isnull=False)
+    runs = group.runs.filter(open_states).exclude(state=RunState.SUCCEEDED).values_list("pk", flat=True)
+    drains = group.drains.filter(landed_at=None).values_list("pk", flat=True)
+    return [*(f"run-{run}-" for run in runs), *(f"drain-{drain}-" for drain in drains)]
+
+
+def scrub(group: FeatureGroup, *, progress: Callable[[], None] = lambda: None) -> list[Damage]:
+    """Compare every file of the group's table with what was committed; what is damaged, recorded and logged.
+
+    A table that is whole again, of which rows were missing online, is brought online anew. Raises Unavailable when that
+    is due and Redis does not answer.
+    """
+    version = group.version
+    table = stores.offline(group.name, version)
+    found = scrubbing.scrub(table, committed_to=known_version(group, version), progress=progress)
+    damage.record(group, version, found)
+    if not found and group.offline_damages.filter(group_version=version).exists():
+        materialize.materialize(group, full=True)
+    return found
+
+
+def accept_loss(group: FeatureGroup, *, by: str) -> list[Damage]:
+    """Go on without what is damaged: take the damaged files out of the table, and its log as ending where it ends.
+
+    The rows of those files are lost offline. Returns what was given up. Raises CorruptData when the log itself cannot
+    be read: then only a copy of it helps.
+    """
+    version = group.version
+    table = stores.offline(group.name, version)
+    lost = scrubbing.scrub(table, committed_to=known_version(group, version))
+    names = {entry.name for entry in table.entries()} & {Path(each.path).name for each in lost}
+    for each in lost:
+        log.error("%s: %s accepts the loss of what is damaged: %s", group.name, by, each.detail)
+    if names:
+        table.replace(names, [])
+    OnlineCursor.objects.filter(group=group, group_version=version, delta_version__gt=table.version).update(
+        delta_version=table.version
+    )
+    damage.record(group, version, [])
+    materialize.materialize(group, full=True)
+    return lost
