@@ -270,8 +270,12 @@ def _warn_of_policy(policy: str) -> None:
 
 
 def _left_behind() -> list[str]:
-    """The groups whose position in Redis is below the one that it had reached as the database knows."""
-    known = OnlineCursor.objects.filter(group_version=F("group__version")).order_by("group__name")
+    """The groups whose position in Redis is below the one that it had reached as the database knows.
+
+    Not those that are held back: their readers are refused until a scrub brings them online anew.
+    """
+    followed = OnlineCursor.objects.filter(group__in=damage.followed_groups())
+    known = followed.filter(group_version=F("group__version")).order_by("group__name")
     cursors = list(known.values_list("group__name", "group_version", "delta_version"))
     positions = stores.online().positions([(name, version) for name, version, _ in cursors])
     return [name for (name, _, reached), at in zip(cursors, positions, strict=True) if at < reached]
