@@ -26,10 +26,8 @@ from tests.engine.online.rewinding import Rewinding
 from tests.factories import ELEVEN, make_customer_group, purchase
 from tests.ingestion import contents
 from tests.ingestion.redis_stand_ins import Stub
-from tests.ingestion.web import BODY, Start, Web
 from tests.ingestion.test_redis_errors import ANSWERS
-
-__all__ = ["start"]  # a fixture
+from tests.ingestion.web import BODY, Start, Web
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
