@@ -235,6 +235,11 @@ class Lease:
         if not self._held().exists():
             self._refuse()
 
+    def hold(self) -> None:
+        """In a transaction: nobody takes or cancels the run before it ends. Raises LeaseLost as `check` does."""
+        if not list(self._held().select_for_update().values_list("pk")):
+            self._refuse()
+
     def report(self) -> None:
         """Save the run's counts. Raises LeaseLost as `check` does."""
         self.step()
@@ -249,8 +254,7 @@ class Lease:
         first.
         """
         with transaction.atomic():
-            if not list(self._held().select_for_update().values_list("pk")):
-                self._refuse()
+            self.hold()
             yield
             if not self._held().update(
                 committing=Coalesce("committing", _number(self.token)),

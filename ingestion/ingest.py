@@ -128,6 +128,7 @@ class _Attempt:
 
     def _end_without_rows(self, said: str) -> None:
         with transaction.atomic():
+            self.lease.hold()
             self.quarantine.record()
             self.lease.succeed(said)
 
@@ -240,7 +241,7 @@ class _Attempt:
         run, limit = self.run, self.supply.failure_rate_limit
         if run.rows_read and run.rows_quarantined / run.rows_read > limit:
             with transaction.atomic():
-                self.lease.check()
+                self.lease.hold()
                 self.quarantine.record()
             raise RunFailed(
                 f"{run.rows_quarantined} of {run.rows_read} rows broke a rule, more than the limit of {limit:.0%}; "

@@ -36,6 +36,8 @@ from tests.ingestion import contents, processes, workers
 INGESTION = processes.PROJECT / "ingestion"
 COMPACTION = processes.PROJECT / "engine" / "offline" / "compaction.py"
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture
 def group(sources: Path) -> FeatureGroup:
@@ -89,7 +91,6 @@ import django, sys
 django.setup()
 from tests.ingestion.test_faults import work
 
-pytestmark = pytest.mark.database
 work(sys.argv[1])()
 """
 

@@ -21,6 +21,8 @@ from ingestion.tasks import catch_up, ingest_run
 from tests.factories import make_customer_group, purchase, write_csv
 from tests.ingestion import contents, processes
 
+pytestmark = pytest.mark.database
+
 
 class Killed(BaseException):
     """Ends a worker as a kill does: nothing after it runs that an `except Exception` would."""
@@ -170,7 +172,6 @@ django.setup()
 from ingestion.ingest import ingest
 from ingestion.push import find_group
 
-pytestmark = pytest.mark.database
 ingest(find_group("customer_purchases"), progress=lambda _: os.kill(os.getpid(), signal.SIGKILL))
 """
 
