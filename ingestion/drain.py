@@ -58,7 +58,9 @@ def forget_landed() -> int:
     oldest = list(landed.order_by("pk").values_list("pk", "acceptance_id")[:FORGOTTEN_AT_ONCE])
     with transaction.atomic():
         PushBatch.objects.only("pk").filter(pk__in=[pk for pk, _ in oldest]).delete()
-        Acceptance.objects.filter(pk__in=[number for _, number in oldest]).delete()
+        # The number of a push that rejected rows is that of its run, too.
+        Acceptance.objects.filter(pk__in=[number for _, number in oldest], run=None).delete()
+    faults.hit("forget.after_commit")
     Drain.objects.filter(landed_at__lte=timezone.now() - LANDED_KEPT_FOR, batches=None).delete()
     return len(oldest)
 

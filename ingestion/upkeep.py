@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from catalog import stores
 from catalog.models import FeatureGroup, RunState
+from engine import faults
 from engine.errors import unknown_name
 from engine.offline import scrub as scrubbing
 from engine.offline.compaction import compact
@@ -77,6 +78,7 @@ def scrub(group: FeatureGroup, *, progress: Callable[[], None] = lambda: None) -
     version = group.version
     table = stores.offline(group.name, version)
     found = scrubbing.scrub(table, committed_to=known_version(group, version), progress=progress)
+    faults.hit("scrub.before_record")
     damage.record(group, version, found)
     if not found and group.offline_damages.filter(group_version=version).exists():
         materialize.materialize(group, full=True)
@@ -96,7 +98,8 @@ def accept_loss(group: FeatureGroup, *, by: str) -> list[Damage]:
     for each in lost:
         log.error("%s: %s accepts the loss of what is damaged: %s", group.name, by, each.detail)
     if names:
-        table.replace(names, [])
+        table.replace_files(names, [])
+    faults.hit("accept.after_delta_commit")
     OnlineCursor.objects.filter(group=group, group_version=version, delta_version__gt=table.version).update(
         delta_version=table.version
     )

@@ -60,7 +60,7 @@ def _put_together(table: OfflineTable, files: Sequence[LoggedFile], sort_by: Seq
     """Commit one file in the place of these; how many are gone: none when another process was quicker."""
     written = _write(table, files, sort_by)
     faults.hit("compact.before_delta_commit")
-    version = table.replace([file.name for file in files], [written])
+    version = table.replace_files([file.name for file in files], [written])
     faults.hit("compact.after_delta_commit")
     if version is None:
         table.discard([written])

@@ -111,14 +111,14 @@ class OfflineTable:
         """
         return self._until_won(lambda: self._commit(files, schema, transaction))
 
-    def replace(self, old: Collection[str], files: Sequence[DataFile]) -> int | None:
+    def replace_files(self, old: Collection[str], files: Sequence[DataFile]) -> int | None:
         """Put `files` in the place of the files named `old`, whose rows they hold; the version that does so.
 
         None when one of `old` is no longer part of the table. Of two replacements of one file deltalake takes both,
         and doubles its rows (measured); so each carries the one transaction id that all share, and of two from one
         snapshot the second conflicts and looks again.
         """
-        return self._until_won(lambda: self._replace(old, files))
+        return self._until_won(lambda: self._replace_files(old, files))
 
     def _until_won(self, attempt: Callable[[], Result]) -> Result:
         with storage_errors(self.folder):
@@ -141,7 +141,7 @@ class OfflineTable:
         landed = self._fsync_landed(table, transaction)
         return Landing(table.version(), ours=self._may_hold(landed, files))
 
-    def _replace(self, old: Collection[str], files: Sequence[DataFile]) -> int | None:
+    def _replace_files(self, old: Collection[str], files: Sequence[DataFile]) -> int | None:
         table = self.open()
         if table is None or not {Path(uri).name for uri in table.file_uris()}.issuperset(old):
             return None

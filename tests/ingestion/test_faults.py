@@ -68,6 +68,25 @@ def ingest_and_compact() -> None:
     upkeep.upkeep(group)
 
 
+def forget() -> None:
+    """What landed two days ago leaves the log."""
+    drain.drain(find_group("customer_purchases"))
+    Drain.objects.update(landed_at=timezone.now() - timedelta(days=2))
+    drain.forget_landed()
+
+
+def accept_the_loss() -> None:
+    """A file whose only row is an older one of C3 is damaged, and given up."""
+    group = find_group("customer_purchases")
+    drain.drain(group)
+    push(group, [purchase("C3", "1997-01-01T00:00:00Z")])
+    before = set(contents.data_files(group))
+    drain.drain(group)
+    (new,) = set(contents.data_files(group)) - before
+    (contents.folder(group) / new).write_bytes(b"damaged")
+    upkeep.accept_loss(group, by="ada")
+
+
 def work(point: str) -> Callable[[], object]:
     """Something that comes by the point."""
     if point == "run.before_fail":
@@ -81,6 +100,9 @@ def work(point: str) -> Callable[[], object]:
         "discard": lambda: discard(find_group("customer_purchases"), Selection(), reason="a test", by="ada"),
         "rebuild": materialize.rebuild,
         "compact": ingest_and_compact,
+        "forget": forget,
+        "scrub": lambda: upkeep.scrub(find_group("customer_purchases")),
+        "accept": accept_the_loss,
         "materialize": lambda: ingest(find_group("customer_purchases")),
     }
     return by_kind[point.partition(".")[0]]
@@ -284,7 +306,16 @@ def test_a_plan_that_names_no_point_or_action_is_refused(plan: str, monkeypatch:
 # Every step that commits has a point around it.
 
 MODULES = ("push", "drain", "ingest", "materialize", "schedules", "settle", "upkeep", "damage")
-COMMITS = {"commit", "atomic", "upsert", "upsert_frame", "about_to_commit", "reach", "close_for_reading", "replace"}
+COMMITS = {
+    "commit",
+    "atomic",
+    "upsert",
+    "upsert_frame",
+    "about_to_commit",
+    "reach",
+    "close_for_reading",
+    "replace_files",
+}
 
 
 def functions(source: str) -> dict[str, ast.FunctionDef]:

@@ -50,7 +50,9 @@ def test_what_cannot_be_taken_is_refused_by_name(hub: Hub, path: str, row: Any, 
 def test_rows_of_an_archived_group_are_refused(hub: Hub) -> None:
     from catalog.models import FeatureGroup
 
-    FeatureGroup.objects.filter(name="support").update(status="archived")
+    support = FeatureGroup.objects.get(name="support")
+    support.status = "archived"
+    support.save()
     assert answer_of(hub.post("/ingest/support/C1", ROW), 409)["code"] == "conflict"
 
 

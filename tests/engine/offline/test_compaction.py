@@ -143,9 +143,9 @@ def test_of_two_compactions_of_the_same_files_one_counts(table: OfflineTable) ->
     before = fill(table)
     old = [file.name for file in table.entries()]
     first, second = write(table, *before), write(table, *before)
-    assert table.replace(old, [first]) is not None
+    assert table.replace_files(old, [first]) is not None
     land(table, "drain:x", "X")
-    assert table.replace(old, [second]) is None
+    assert table.replace_files(old, [second]) is None
     assert customers_of(table) == sorted([*before, "X"])
 
 
@@ -156,10 +156,10 @@ def test_of_two_compactions_on_one_snapshot_the_second_conflicts_and_looks_again
     before = fill(table)
     old = [file.name for file in table.entries()]
     handles = [table.open()]
-    assert table.replace(old, [write(table, *before)]) is not None
+    assert table.replace_files(old, [write(table, *before)]) is not None
     with monkeypatch.context() as patched:
         patched.setattr(table, "open", lambda: handles.pop() if handles else OfflineTable.open(table))
-        assert table.replace(old, [write(table, *before)]) is None
+        assert table.replace_files(old, [write(table, *before)]) is None
     assert handles == []
     assert customers_of(table) == before
 
