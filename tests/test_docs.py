@@ -362,6 +362,16 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert heading in {anchor(text) for text in HEADING.findall(without_blocks(found))}, target
 
 
+def test_every_promise_names_a_test_that_is_there() -> None:
+    promises = re.findall(r"\[([^\]]+)\]\((tests/[^)]+\.py)\)", (PROJECT / "README.md").read_text())
+    missing = [
+        f"{path}: {name}"
+        for name, path in promises
+        if f"\ndef test_{name.replace(' ', '_')}(" not in (PROJECT / path).read_text()
+    ]
+    assert (len(promises) > 20, missing) == (True, [])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_every_definitions_file_of_a_page_is_planned_or_applied_there(page: Path) -> None:
     blocks = blocks_of(page)

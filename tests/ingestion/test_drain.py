@@ -180,6 +180,14 @@ def test_the_log_forgets_what_landed_a_day_ago_and_nothing_else(group: FeatureGr
     assert totals(group) == [1, 2, 3]
 
 
+def test_a_push_that_rejected_rows_is_forgotten_and_they_are_not(group: FeatureGroup) -> None:
+    push(group, [purchase(), purchase(total_purchases=-1)], on_error="quarantine")
+    drain.drain(group)
+    Drain.objects.update(landed_at=timezone.now() - timedelta(hours=24))
+    assert (drain.forget_landed(), PushBatch.objects.count()) == (1, 0)
+    assert group.runs.get().quarantined.get().row_count == 1
+
+
 def test_acceptance_numbers_rise_also_when_the_newest_was_forgotten(group: FeatureGroup) -> None:
     push(group, [purchase(total_purchases=1)])
     drain.drain(group)
