@@ -1,13 +1,14 @@
 """Training datasets: a spine joined with features as they were at each row's time.
 
-`manage.py train` and FeatureStore.get_historical_features call `build`.
+`build` answers a table, `write` makes a file and its manifest, by which it can be made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,10 +18,13 @@ from pyarrow import csv
 
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
+from engine.content_hash import ContentHash
 from engine.errors import InvalidInput, InvalidSpine, Problem
 from engine.pointintime import duckdb
-from engine.pointintime.rule import GroupHistory, HistoryFeature
+from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
 from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW, Field
+from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
+from serving.names import find_service
 from serving.vectors import MakePlan, of_features, of_service
 
 MEMORY_LIMIT = "2GB"
@@ -45,34 +49,96 @@ def build(
     event_timestamp: str = EVENT_TIMESTAMP,
     known_at: bool = False,
     statuses: bool = False,
-    output: Path | None = None,
-) -> pa.Table | int:
+) -> pa.Table:
     """The spine's rows in their order with the asked features beside them; see engine/pointintime/rule.py.
 
-    spine:  an Arrow table, or the path of a Parquet or CSV file.
-    output: a Parquet file to write; then the answer is its number of rows.
+    spine: an Arrow table, or the path of a Parquet or CSV file.
 
     Columns are called by their bare feature name, `group__name` where that clashes with another feature or a column of
     the spine. Rows that were pushed before the call are part of the history. Raises InvalidSpine, and what a read of
     these features raises for unknown, draft and archived ones.
     """
-    if output is not None and not output.parent.is_dir():
+    recipe = plan(asked, spine_columns(spine), event_timestamp=event_timestamp, known_at=known_at, statuses=statuses)
+    return _join(recipe, spine)
+
+
+def write(
+    recipe: Recipe, spine: pa.Table | Path, output: Path, *, follow: Callable[[int | None], None] = lambda _: None
+) -> Manifest:
+    """Write the dataset of a recipe to a Parquet file, which appears whole or not at all; its manifest.
+
+    `follow` is called with the rows of each batch that was made, and with None after each group was joined; what it
+    raises ends the work. Raises as `build` does, and CorruptData when a file of the history is not there any more.
+    """
+    if not output.parent.is_dir():
         raise InvalidInput(f"There is no folder {output.parent} to write {output.name} into.")
-    catalog = snapshot.load()
-    plan = asked.make_plan()(catalog)
-    columns = spine_columns(spine)
-    names = output_names(plan.features, columns)
-    stores.history_wanted.send(build, groups=list(dict.fromkeys(feature.group for feature in plan.features)))
+    content: ContentHash | None = None
+
+    def follow_both(batch: pa.RecordBatch | None) -> None:
+        nonlocal content
+        if batch is not None:
+            content = content or ContentHash(batch.schema)
+            content.update(batch)
+        follow(None if batch is None else batch.num_rows)
+
+    rows = _join(recipe, spine, output=output, follow=follow_both)
+    schema = pq.read_schema(output)
+    return Manifest(recipe, _made(content or ContentHash(schema), schema, recipe, rows))
+
+
+def _made(content: ContentHash, schema: pa.Schema, recipe: Recipe, rows: int) -> Made:
+    added = [*recipe.order, *(name + STATUS_SUFFIX for name in recipe.order if recipe.statuses)]
+    spine = [name for name in schema.names if name not in added]
+    return Made(
+        rows,
+        content.hexdigest(spine),
+        content.hexdigest(),
+        tuple((field.name, str(field.type)) for field in schema),
+        {name: content.nulls(name) for name in schema.names},
+        duckdb.ENGINE,
+    )
+
+
+def _join(recipe: Recipe, spine: pa.Table | Path, **how: Any) -> Any:
+    keys = dict.fromkeys(key for part in recipe.groups for key in part.keys)
     return duckdb.join(
-        _as_parquet_or_table(spine, event_timestamp, plan.keys),
-        _histories(plan.features, names, catalog),
-        event_timestamp=event_timestamp,
-        known_at=known_at,
-        statuses=statuses,
-        order=names,
+        _as_parquet_or_table(spine, recipe.event_timestamp, list(keys)),
+        [part.history() for part in recipe.groups],
+        event_timestamp=recipe.event_timestamp,
+        known_at=recipe.known_at,
+        statuses=recipe.statuses,
+        order=recipe.order,
         memory_limit=MEMORY_LIMIT,
         temp_directory=Path(settings.FEATUREHUB_HOME) / "tmp",
-        output=output,
+        **how,
+    )
+
+
+def plan(
+    asked: Asked,
+    spine: Sequence[str],
+    *,
+    event_timestamp: str = EVENT_TIMESTAMP,
+    known_at: bool = False,
+    statuses: bool = False,
+) -> Recipe:
+    """The recipe of a dataset whose spine has these columns, over what its groups hold now.
+
+    Raises what a read of these features raises for unknown, draft and archived ones.
+    """
+    catalog = snapshot.load()
+    features = asked.make_plan()(catalog).features
+    service = find_service(asked.service, catalog) if asked.service else None
+    names = output_names(features, spine)
+    stores.history_wanted.send(plan, groups=list(dict.fromkeys(feature.group for feature in features)))
+    return Recipe(
+        f"{service.name}@{service.version}" if service else "",
+        tuple(feature.full_name for feature in features),
+        tuple(names),
+        tuple(_parts(features, names, catalog)),
+        event_timestamp,
+        known_at,
+        statuses,
     )
 
 
@@ -82,21 +148,25 @@ def output_names(features: Sequence[FeatureSnapshot], spine: Sequence[str]) -> l
     return [f"{f.group}__{f.name}" if taken.count(f.name) > 1 else f.name for f in features]
 
 
-def _histories(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: Catalog) -> list[GroupHistory]:
+def _parts(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: Catalog) -> Iterator[GroupPart]:
     by_group: dict[str, list[HistoryFeature]] = {}
     for feature, name in zip(features, names, strict=True):
         schema_ids = catalog.groups[feature.group].schema_ids_with(feature.name)
         by_group.setdefault(feature.group, []).append(HistoryFeature(feature.name, name, feature.dtype, schema_ids))
-    return [
-        GroupHistory(
+    for name, asked in by_group.items():
+        group = catalog.groups[name]
+        table = stores.offline(name, group.version)
+        delta_version = table.version
+        yield GroupPart(
             name,
-            tuple(stores.offline(name, catalog.groups[name].version).files()),
-            catalog.entities[catalog.groups[name].entity],
-            catalog.groups[name].ttl,
+            group.version,
+            delta_version,
+            definition_of(name, group.version),
+            catalog.entities[group.entity],
+            group.ttl,
+            tuple(table.entries(delta_version)) if delta_version >= 0 else (),
             tuple(asked),
         )
-        for name, asked in by_group.items()
-    ]
 
 
 def spine_columns(spine: pa.Table | Path) -> list[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,9 @@ from engine.schema import (
     Field,
 )
 from engine.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
+
+#: What a dataset that was made here says of its engine.
+ENGINE = f"duckdb {duckdb.__version__}"
 
 _END = pa.record_batch([], names=[])
 _MICROSECOND = timedelta(microseconds=1)
@@ -74,6 +77,7 @@ def join(
     memory_limit: str = "1GB",
     threads: int | None = None,
     output: Path | None = None,
+    follow: Callable[[pa.RecordBatch | None], None] = lambda _: None,
 ) -> pa.Table | int:
     """The spine's rows in their order, its columns unchanged, then one column per feature by the rule of rule.py.
 
@@ -83,6 +87,8 @@ def join(
     output:   a Parquet file to write; then the answer is its number of rows, and the memory used is bounded by
               `memory_limit` (DuckDB's, 150 MB at the least; the process stays some 450 MB above it). The
               file appears whole or not at all.
+    follow:   called with each batch of the result in order, and with None after each group was joined; what it raises
+              ends the join without a trace.
     temp_directory: a folder in which the join may spill; what it puts there is gone when it returns.
 
     Features have the Arrow type of their dtype. Raises InvalidSpine with every problem before any work, also
@@ -94,8 +100,8 @@ def join(
     check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
     schema = _result_schema(opened.schema, features, statuses)
     with _connected(temp_directory, memory_limit, threads) as connection:
-        streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses)
-        batches = _side_by_side([opened.batches(), *streams], schema)
+        streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses, follow=follow)
+        batches = _followed(_side_by_side([opened.batches(), *streams], schema), follow)
         if output is None:
             return pa.Table.from_batches(batches, schema)
         return _write(batches, schema, output)
@@ -146,6 +152,7 @@ def _group_streams(
     *,
     known_at: bool,
     statuses: bool,
+    follow: Callable[[pa.RecordBatch | None], None],
 ) -> list[Iterator[pa.RecordBatch]]:
     """One stream of feature columns per group that has features, each in the order of the spine."""
     asked = [group for group in groups if group.features]
@@ -159,7 +166,11 @@ def _group_streams(
     ]
     if known_at:
         _refuse_never_received(joins, newest)
-    return [part.stream() if part.group.files else _absent(part.group, statuses, spine.rows) for part in joins]
+    streams = []
+    for part in joins:
+        streams.append(part.stream() if part.group.files else _absent(part.group, statuses, spine.rows))
+        follow(None)
+    return streams
 
 
 def _load_spine(connection: duckdb.DuckDBPyConnection, spine: Spine, groups: Sequence[GroupHistory]) -> dict[str, str]:
@@ -374,6 +385,14 @@ def _side_by_side(streams: Iterable[Iterator[pa.RecordBatch]], schema: pa.Schema
         heads = [rest if rest.num_rows else next(stream, _END) for rest, stream in zip(rests, filled, strict=True)]
     if any(head.num_rows for head in heads):
         raise RunFailed("The spine changed while it was joined: its number of rows is not what it was.")
+
+
+def _followed(
+    batches: Iterable[pa.RecordBatch], follow: Callable[[pa.RecordBatch | None], None]
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        follow(batch)
+        yield batch
 
 
 def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, output: Path) -> int:

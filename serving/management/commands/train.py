@@ -9,7 +9,7 @@ from django.core.management.base import CommandParser
 
 from catalog.commands import FeaturehubCommand
 from engine.schema import EVENT_TIMESTAMP
-from serving.training import Asked, build
+from serving.training import Asked, plan, spine_columns, write
 
 
 class Command(FeaturehubCommand):
@@ -24,14 +24,14 @@ class Command(FeaturehubCommand):
         parser.add_argument("--statuses", action="store_true", help="Add <feature>__status columns.")
 
     def run(self, **options: Any) -> int | None:
-        rows = build(
+        recipe = plan(
             Asked(service=options["service"]),
-            options["spine"],
+            spine_columns(options["spine"]),
             event_timestamp=options["timestamp"],
             known_at=options["known_at"],
             statuses=options["statuses"],
-            output=options["out"],
         )
+        rows = write(recipe, options["spine"], options["out"]).made.rows
         if options["json"]:
             self.print_json({"rows": rows, "path": str(options["out"])})
         else:
