@@ -22,6 +22,7 @@ from engine.content_hash import ContentHash
 from engine.errors import InvalidInput, InvalidSpine, Problem
 from engine.pointintime import duckdb
 from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
+from engine.pointintime.spine import Spine, check_spine
 from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW, Field
 from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
 from serving.names import find_service
@@ -140,6 +141,20 @@ def plan(
         known_at,
         statuses,
     )
+
+
+def checked_spine(
+    asked: Asked, spine: pa.Table | Path, *, event_timestamp: str = EVENT_TIMESTAMP, statuses: bool = False
+) -> pa.Table | Path:
+    """The spine as a table or a Parquet file, seen to be one that these features can be joined onto; see `build`."""
+    columns = spine_columns(spine)
+    catalog = snapshot.load()
+    plan = asked.make_plan()(catalog)
+    names = output_names(plan.features, columns)
+    parquet = _as_parquet_or_table(spine, event_timestamp, plan.keys)
+    outputs = [*names, *(name + STATUS_SUFFIX for name in names if statuses)]
+    check_spine(Spine.of(parquet, event_timestamp), plan.keys, outputs)
+    return parquet
 
 
 def output_names(features: Sequence[FeatureSnapshot], spine: Sequence[str]) -> list[str]:

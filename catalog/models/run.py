@@ -24,6 +24,7 @@ class RunKind(models.TextChoices):
     MATERIALIZE = "materialize"
     PUSH = "push"
     REPLAY = "replay"
+    TRAIN = "train"
 
 
 class RunState(models.TextChoices):
@@ -56,8 +57,11 @@ class Run(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=12, choices=RunKind, default=RunKind.INGEST)
-    group = models.ForeignKey(FeatureGroup, on_delete=models.PROTECT, related_name="runs")
-    group_version = models.PositiveIntegerField()
+    # Every kind but `train` has one, and whoever carries out another kind need not ask.
+    group: models.ForeignKey[FeatureGroup | None, FeatureGroup] = models.ForeignKey(  # type: ignore[misc]
+        FeatureGroup, on_delete=models.PROTECT, related_name="runs", null=True, blank=True
+    )
+    group_version = models.PositiveIntegerField(default=0, help_text="0 without a group.")
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     acceptance = models.OneToOneField(Acceptance, on_delete=models.PROTECT, related_name="run")
     requested_by = models.CharField(max_length=150, blank=True)
@@ -96,30 +100,42 @@ class Run(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(state__in=RunState.values), name="run_state_is_known"),
             models.CheckConstraint(condition=Q(kind__in=RunKind.values), name="run_kind_is_known"),
+            models.CheckConstraint(
+                condition=Q(kind="train") | Q(group__isnull=False),
+                name="run_has_a_group_unless_it_trains",
+            ),
             models.CheckConstraint(condition=Q(on_error__in=["quarantine", "reject"]), name="run_on_error_is_known"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.group.name} {self.id}"
+        return f"{self.kind} {self.subject} {self.id}"
+
+    @property
+    def subject(self) -> str:
+        """What it is about: its group's name, or its training dataset's."""
+        if self.kind == RunKind.TRAIN:
+            return self.dataset.name if hasattr(self, "dataset") else "a dropped dataset"
+        return self.group.name
 
     @classmethod
     def queue(
         cls,
-        group: FeatureGroup,
+        group: FeatureGroup | None,
         *,
         requested_by: str = "",
         kind: str = RunKind.INGEST,
         paths: Sequence[Path] = (),
         on_error: str = "quarantine",
     ) -> Run:
-        """A new run of the group's current version, with its place in the version order taken.
+        """A new run of the group's current version, with its place in the version order taken; without a group one
+        that trains.
 
         `paths` are kept, absolute, so that whoever takes the run up reads the same files.
         """
         return cls.objects.create(
             kind=kind,
             group=group,
-            group_version=group.version,
+            group_version=group.version if group else 0,
             acceptance=Acceptance.take(),
             requested_by=requested_by,
             paths=[str(path.absolute()) for path in paths],
@@ -132,6 +148,13 @@ class Run(models.Model):
         if self.started_at is None:
             return None
         return ((self.finished_at or timezone.now()) - self.started_at).total_seconds()
+
+    @property
+    def progress(self) -> float | None:
+        """The share that is done, as far as it can be told: of the bytes of files, or of the rows of a dataset."""
+        if self.kind == RunKind.TRAIN:
+            return self.rows_accepted / self.rows_read if self.rows_read else None
+        return self.bytes_read / self.bytes_total if self.bytes_total else None
 
     def begin(self) -> None:
         """Start a run that the request which made it carries out itself: it has no lease and is not taken up."""
@@ -154,11 +177,12 @@ class Run(models.Model):
         return {
             "id": str(self.id),
             "kind": self.kind,
-            "group": self.group.name,
+            "group": self.group.name if self.group_id else None,
+            "dataset": self.subject if self.kind == RunKind.TRAIN else None,
             "group_version": self.group_version,
             "state": self.state,
             "attempts": self.attempts,
-            "progress": self.bytes_read / self.bytes_total if self.bytes_total else None,
+            "progress": self.progress,
             "read": self.rows_read,
             "accepted": self.rows_accepted,
             "quarantined": self.rows_quarantined,
