@@ -88,16 +88,19 @@ def discard(group: FeatureGroup, selection: Selection, *, reason: str, by: str) 
 
 def _waiting(group: FeatureGroup, selection: Selection) -> list[QuarantinedRule]:
     """The chosen rules of which rows wait, locked; of a selected row the one rule, as long as the row itself waits."""
-    if selection.row is not None:
+    is_row = selection.row is not None
+    if is_row:
         selection = _rule_of_row(group, selection)
     locked = _locked(rules_of(group, selection))
     if not locked:
         raise NotFound(f"{group.name} has no quarantined rows {_in_words(selection)}".rstrip() + ".")
     chosen = list(rules_of(group, Selection(ids=tuple(locked))))
-    waiting = [rule for rule in chosen if rule.state == QuarantineState.PENDING]
+    # Of a rule whose rows were settled one by one, the row itself says what became of it.
+    waits = {QuarantineState.PENDING} | ({QuarantineState.SETTLED} if is_row else set())
+    waiting = [rule for rule in chosen if rule.state in waits]
     if not waiting:
         raise Conflict(f"Nothing to settle: {_refusal(chosen[0])}")
-    if selection.row is None:
+    if not is_row:
         _require_no_held_rows(waiting)
     return waiting
 

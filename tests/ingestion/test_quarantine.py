@@ -517,3 +517,14 @@ def in_threads(works: list[Callable[[], str]]) -> list[str]:
     for thread in threads:
         thread.join(60)
     return said
+
+
+def test_rows_of_one_rule_are_replayed_one_by_one_also_while_another_is_held(group: FeatureGroup) -> None:
+    push(group, [purchase("C1", total_purchases=-1), purchase("C2", total_purchases=-1)], on_error="quarantine")
+    run = group.runs.get()
+    first = queue_replay(group, Selection(run=run.pk, row=0), values={"total_purchases": 1})
+    execute(queue_replay(group, Selection(run=run.pk, row=1), values={"total_purchases": 2}))
+    execute(first)
+    assert sorted(row["customer_id"] for row in contents.offline(group)) == ["C1", "C2"]
+    with pytest.raises(Conflict, match=r"row 1 of .* was taken up by run"):
+        queue_replay(group, Selection(run=run.pk, row=1))
