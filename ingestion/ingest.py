@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from catalog import runs, stores
+from catalog import runs, source_roots, stores
 from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.runs import Lease
 from catalog.schemas import current_schema, transformer
@@ -273,7 +273,7 @@ class Files:
         source = self.run.group.source
         if source is None:
             raise InvalidSource(f"{self.run.group} has no source; name a file with --from, or push rows to it.")
-        return [sources.inspect(path) for path in sources.find(source.path)]
+        return [sources.inspect(path) for path in source_roots.find(source.path)]
 
     def batches(self, schema: GroupSchema, read: Callable[[int], None]) -> Iterator[RawBatch]:
         for content in self.claimed:

@@ -34,7 +34,7 @@ from engine.errors import (
 )
 from engine.offline.storage import storage_errors
 from engine.schema import EVENT_TIMESTAMP
-from serving import training
+from serving import spines, training
 from serving.manifest import Manifest, differences
 from serving.training import Asked
 
@@ -171,7 +171,7 @@ def _make(run: Run, lease: Lease, progress: Callable[[Run], None]) -> None:
     try:
         recipe = training.plan(
             Asked(dataset.service, tuple(dataset.features)),
-            training.spine_columns(spine),
+            spines.columns_of(spine),
             event_timestamp=dataset.event_timestamp,
             known_at=dataset.known_at,
             statuses=dataset.statuses,
@@ -211,7 +211,7 @@ def rebuild(dataset: TrainingDataset, output: Path) -> Manifest:
     missing or damaged, and Conflict when the dataset was never made.
     """
     spine = data_file(dataset).with_name("spine.parquet")
-    old = Manifest.from_json(dataset.manifest)
+    old = Manifest.from_json(dataset.manifest or {})
     new = training.write(old.recipe, spine, output)
     if different := differences(old, new):
         raise RunFailed(f"{dataset.name} came out differently: {'; '.join(different)}.")

@@ -11,25 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from django.conf import settings
-from pyarrow import csv
 
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.content_hash import ContentHash
-from engine.errors import InvalidInput, InvalidSpine, Problem
+from engine.errors import InvalidInput
 from engine.pointintime import duckdb
 from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
 from engine.pointintime.spine import Spine, check_spine
-from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW, Field
+from engine.schema import EVENT_TIMESTAMP
+from serving import spines
 from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
 from serving.names import find_service
 from serving.vectors import MakePlan, of_features, of_service
 
 MEMORY_LIMIT = "2GB"
-_OFFSET = r"(?i)(z|[+-]\d\d:\d\d)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,9 @@ def build(
     the spine. Rows that were pushed before the call are part of the history. Raises InvalidSpine, and what a read of
     these features raises for unknown, draft and archived ones.
     """
-    recipe = plan(asked, spine_columns(spine), event_timestamp=event_timestamp, known_at=known_at, statuses=statuses)
+    recipe = plan(
+        asked, spines.columns_of(spine), event_timestamp=event_timestamp, known_at=known_at, statuses=statuses
+    )
     return _join(recipe, spine)
 
 
@@ -103,7 +103,7 @@ def _made(content: ContentHash, schema: pa.Schema, recipe: Recipe, rows: int) ->
 def _join(recipe: Recipe, spine: pa.Table | Path, **how: Any) -> Any:
     keys = dict.fromkeys(key for part in recipe.groups for key in part.keys)
     return duckdb.join(
-        _as_parquet_or_table(spine, recipe.event_timestamp, list(keys)),
+        spines.opened(spine, recipe.event_timestamp, list(keys)),
         [part.history() for part in recipe.groups],
         event_timestamp=recipe.event_timestamp,
         known_at=recipe.known_at,
@@ -147,11 +147,11 @@ def checked_spine(
     asked: Asked, spine: pa.Table | Path, *, event_timestamp: str = EVENT_TIMESTAMP, statuses: bool = False
 ) -> pa.Table | Path:
     """The spine as a table or a Parquet file, seen to be one that these features can be joined onto; see `build`."""
-    columns = spine_columns(spine)
+    columns = spines.columns_of(spine)
     catalog = snapshot.load()
     plan = asked.make_plan()(catalog)
     names = output_names(plan.features, columns)
-    parquet = _as_parquet_or_table(spine, event_timestamp, plan.keys)
+    parquet = spines.opened(spine, event_timestamp, plan.keys)
     outputs = [*names, *(name + STATUS_SUFFIX for name in names if statuses)]
     check_spine(Spine.of(parquet, event_timestamp), plan.keys, outputs)
     return parquet
@@ -182,47 +182,3 @@ def _parts(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: C
             tuple(table.entries(delta_version)) if delta_version >= 0 else (),
             tuple(asked),
         )
-
-
-def spine_columns(spine: pa.Table | Path) -> list[str]:
-    """The column names of a spine; raises InvalidSpine for a file that is neither Parquet nor CSV, or unreadable."""
-    if isinstance(spine, pa.Table):
-        return list(spine.column_names)
-    try:
-        if spine.suffix.lower() == ".parquet":
-            return list(pq.read_schema(spine).names)
-        if spine.suffix.lower() == ".csv":
-            with csv.open_csv(spine) as reader:
-                return list(reader.schema.names)
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
-    raise InvalidSpine(f"The spine {spine} is neither a .parquet nor a .csv file.")
-
-
-def _as_parquet_or_table(spine: pa.Table | Path, event_timestamp: str, keys: Sequence[Field]) -> pa.Table | Path:
-    """A CSV spine as a table: join keys in their types (`00002` may be a text), its time in UTC, the rest inferred."""
-    if isinstance(spine, pa.Table) or spine.suffix.lower() == ".parquet":
-        return spine
-    types = {key.name: key.dtype.arrow for key in keys} | {event_timestamp: pa.string()}
-    try:
-        table = csv.read_csv(spine, convert_options=csv.ConvertOptions(column_types=types))
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
-    place = table.schema.get_field_index(event_timestamp)
-    if place < 0:  # missing or twice: the join says so
-        return table
-    return table.set_column(place, event_timestamp, _instants(table.column(place), event_timestamp))
-
-
-def _instants(texts: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
-    """RFC 3339 texts as instants; raises InvalidSpine naming the first naive time, or a text that is no time."""
-    naive = pc.index(pc.match_substring_regex(texts, _OFFSET), False).as_py()
-    if naive >= 0:
-        detail = (
-            f"row {naive}: {texts[naive].as_py()!r} has no offset; write the instant, such as 2026-11-01T10:00:00Z."
-        )
-        raise InvalidSpine("The spine cannot be joined.", [Problem(f"/spine/{column}", detail)])
-    try:
-        return pc.utf8_upper(texts).cast(TIMESTAMP_ARROW)
-    except pa.ArrowInvalid as error:
-        raise InvalidSpine("The spine cannot be joined.", [Problem(f"/spine/{column}", str(error))]) from error

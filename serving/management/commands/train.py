@@ -9,7 +9,8 @@ from django.core.management.base import CommandParser
 
 from catalog.commands import FeaturehubCommand
 from engine.schema import EVENT_TIMESTAMP
-from serving.training import Asked, plan, spine_columns, write
+from serving.spines import columns_of
+from serving.training import Asked, plan, write
 
 
 class Command(FeaturehubCommand):
@@ -26,7 +27,7 @@ class Command(FeaturehubCommand):
     def run(self, **options: Any) -> int | None:
         recipe = plan(
             Asked(service=options["service"]),
-            spine_columns(options["spine"]),
+            columns_of(options["spine"]),
             event_timestamp=options["timestamp"],
             known_at=options["known_at"],
             statuses=options["statuses"],
