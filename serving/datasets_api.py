@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,14 +168,30 @@ class DatasetDataView(APIView):
 def _stream(path: Path) -> Iterator[bytes]:
     """An Arrow IPC stream of the file's rows, a piece for each batch."""
     with open_parquet(path) as file:
-        sink = pa.BufferOutputStream()
-        writer = pa.ipc.new_stream(sink, file.schema_arrow)
-        for batch in file.iter_batches():
-            writer.write_batch(batch)
-            yield sink.getvalue().to_pybytes()
-            sink = pa.BufferOutputStream()
-        writer.close()
-        yield sink.getvalue().to_pybytes()
+        pieces = _Pieces()
+        with pa.ipc.new_stream(pieces, file.schema_arrow) as writer:
+            for batch in file.iter_batches():
+                writer.write_batch(batch)
+                yield pieces.take()
+        yield pieces.take()
+
+
+class _Pieces(io.RawIOBase):
+    """What was written since it was last taken."""
+
+    def __init__(self) -> None:
+        self._written: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._written.append(bytes(data))
+        return len(self._written[-1])
+
+    def take(self) -> bytes:
+        taken, self._written = b"".join(self._written), []
+        return taken
 
 
 def summary(dataset: TrainingDataset) -> dict[str, Any]:
