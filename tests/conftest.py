@@ -15,10 +15,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 import redis
+from pytest_django import Settings
 
 from featurehub import private_redis
 from featurehub.environment import OWN_PREFIX, SETTINGS
 from tests import postgresql
+from tests.forgetting import forget
 
 POSTGRESQL = postgresql.Cluster() if os.environ.get(postgresql.CHOICE) == "postgresql" else None
 HOME = Path(tempfile.mkdtemp(prefix="featurehub-tests-"))
@@ -117,3 +119,18 @@ def cluster() -> Iterator[postgresql.Cluster]:
 
     connections.close_all()
     POSTGRESQL.start()
+
+
+@pytest.fixture
+def sources(db: None, redis_clean: redis.Redis, settings: Settings, tmp_path: Path) -> Iterator[Path]:
+    """The one source root of a hub that nobody else writes to; the hub's stores are empty and warm."""
+    from ingestion import materialize
+
+    root = tmp_path / "sources"
+    root.mkdir()
+    settings.FEATUREHUB_SOURCE_ROOTS = (root,)
+    settings.FEATUREHUB_OFFLINE_PATH = tmp_path / "offline"
+    forget()
+    materialize.ensure_warm()
+    yield root
+    forget()
