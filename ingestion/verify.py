@@ -133,9 +133,9 @@ def verify(
     """Compare every online row of the group's version with the newest accepted one of its key. Changes nothing.
 
     Under traffic it is as right as at rest: the log is read before the table, both before the online store, and what
-    does not fit then is looked at again, beside what was accepted meanwhile. An accepted row may still be on its way, so
-    what is missing or old is waited for: `patience` seconds while the log or the table hold rows that may not have been
-    brought online yet, RUN_PATIENCE_SECONDS while a run of the group is bringing them. What is left is reported.
+    does not fit then is looked at again, beside what was accepted meanwhile. An accepted row may still be on its way,
+    so what is missing or old is waited for: `patience` seconds while the log or the table hold rows that may not have
+    been brought online yet, RUN_PATIENCE_SECONDS while a run of the group is bringing them. What is left is reported.
 
     It reads and encodes the offline table once (the newest of neighbouring rows), goes over all keys of the Redis
     database once and reads the group's values once, at the pace of bulk work. Memory is bounded whatever the size; what

@@ -11,7 +11,7 @@ from catalog.commands import FeaturehubCommand
 from engine.errors import FeaturehubError
 from engine.online.comparison import Difference, Version
 from ingestion import upkeep
-from ingestion.verify import LIMIT, Progress, Verification, moment, redis_key, verify
+from ingestion.verify import LIMIT, PATIENCE_SECONDS, Progress, Verification, moment, redis_key, verify
 
 
 class Command(FeaturehubCommand):
@@ -20,6 +20,12 @@ class Command(FeaturehubCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("groups", nargs="*", metavar="GROUP", help="Only these groups; every one by default.")
         parser.add_argument("--limit", type=int, default=LIMIT, help=f"Differences to name, of each kind ({LIMIT}).")
+        parser.add_argument(
+            "--patience",
+            type=float,
+            default=PATIENCE_SECONDS,
+            help=f"Seconds to wait for rows that are on their way online ({PATIENCE_SECONDS:g}).",
+        )
 
     def run(self, **options: Any) -> int | None:
         names = options["groups"] or [None]
@@ -28,7 +34,14 @@ class Command(FeaturehubCommand):
         failed: list[dict[str, str]] = []
         for group in groups:
             try:
-                done.append(verify(group, limit=max(options["limit"], 0), progress=self.progress(group.name)))
+                done.append(
+                    verify(
+                        group,
+                        limit=max(options["limit"], 0),
+                        patience=options["patience"],
+                        progress=self.progress(group.name),
+                    )
+                )
             except FeaturehubError as error:  # what is wrong with one group does not keep the others unseen
                 self.stderr.write(f"{group.name}: {error}")
                 failed.append({"group": group.name, "code": error.code, "detail": error.detail})
