@@ -47,6 +47,8 @@ _TEXT = frozenset((bytes, type(None)))
 
 #: Keys that one SCAN looks at: some 0.3 ms in which Redis does nothing else.
 SCANNED_AT_ONCE = 1_000
+#: Keys that a scan hands out at a time, or a few more.
+SCANNED_KEYS = 10_000
 _GLOB = re.compile(rb"[*?\[\]\\]")
 
 #: Keys per call of the script: enough to spread its cost, few enough that readers wait at most a few ms.
@@ -145,18 +147,21 @@ class OnlineStore:
         return stored
 
     def scan(self, group: str, version: int) -> Iterator[list[bytes]]:
-        """The keys of every row of a group version, some at a time: each that is there all the while, maybe twice.
+        """The keys of the rows of a group version, some thousands at a time: each that is there all the while, once or
+        more often.
 
         Goes over every key of the Redis database, SCANNED_AT_ONCE a call, at the pace of bulk work.
         """
         pattern = _GLOB.sub(rb"\\\g<0>", self.row_prefix(group, version)) + b"*"
-        cursor = 0
+        cursor, keys = 0, list[bytes]()
         while True:
             self.pace.wait(SCANNED_AT_ONCE)
             with self.asking():
-                cursor, keys = _page(self._bulk, cursor, pattern)
-            if keys:
+                cursor, found = _page(self._bulk, cursor, pattern)
+            keys += found
+            if keys and (cursor == 0 or len(keys) >= SCANNED_KEYS):
                 yield keys
+                keys = []
             if cursor == 0:
                 return
 
