@@ -602,6 +602,21 @@ def test_what_is_accepted_while_the_online_store_is_read_is_no_difference(group:
     assert "online" in told
 
 
+def test_what_is_drained_before_the_log_is_read_is_read_from_the_table(
+    group: FeatureGroup, redis_clean: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the table read first, a row that is drained in between would be in neither, and its loss unseen."""
+    frames_of_log = materialize.frames_of_log
+
+    def drained_at_the_last_moment(group: FeatureGroup) -> Iterator[Any]:
+        drain.drain(group)
+        return frames_of_log(group)
+
+    monkeypatch.setattr(materialize, "frames_of_log", drained_at_the_last_moment)
+    redis_clean.delete(key_of("C2"))
+    assert differences(group) == [("missing", "C2")]
+
+
 PUSHER = """
 import sys, django
 django.setup()
