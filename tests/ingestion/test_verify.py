@@ -612,9 +612,10 @@ def test_what_is_drained_before_the_log_is_read_is_read_from_the_table(
         drain.drain(group)
         return frames_of_log(group)
 
+    push(group, [purchase("C9")])
+    redis_clean.delete(key_of("C9"))
     monkeypatch.setattr(materialize, "frames_of_log", drained_at_the_last_moment)
-    redis_clean.delete(key_of("C2"))
-    assert differences(group) == [("missing", "C2")]
+    assert differences(group) == [("missing", "C9")]
 
 
 PUSHER = """
