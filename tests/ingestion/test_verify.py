@@ -85,6 +85,7 @@ def group(sources: Path, redis_clean: redis.Redis) -> FeatureGroup:
 # Nothing differs.
 
 
+@pytest.mark.database
 def test_rows_of_files_pushes_and_deletions_agree_before_and_after_the_drain(group: FeatureGroup) -> None:
     assert verify(group).rows == 5
     assert differences(group) == []
@@ -476,6 +477,18 @@ def test_wrong_usage_and_unknown_groups_are_told_apart(group: FeatureGroup, caps
     assert ended.returncode == 2
 
 
+def test_progress_is_told_on_a_terminal_only(
+    group: FeatureGroup, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_command("verify", group.name)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    call_command("verify", group.name)
+    said = capsys.readouterr()
+    assert "\rcustomer_purchases: 5 online rows" in said.err
+    assert said.out == "customer_purchases: 5 online rows compared, no difference\n"
+
+
 def test_nothing_of_the_stores_is_changed(group: FeatureGroup, redis_clean: redis.Redis) -> None:
     for plant in (add_an_entity, lose, set_an_older_row, flip_a_bit):
         plant(redis_clean)
@@ -642,6 +655,7 @@ print(n)
 """
 
 
+@pytest.mark.database
 @pytest.mark.django_db(transaction=True)
 def test_beside_writers_and_drains_only_what_is_planted_is_found(
     sources: Path, redis_clean: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
