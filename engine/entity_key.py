@@ -21,6 +21,9 @@ MAX_KEY_BYTES = 512
 _CANONICAL_INT = re.compile("0|-?[1-9][0-9]{0,18}")  # not \d: it takes the digits of every script
 _ESCAPES = {"~c": ",", "~s": "/", "~t": "~"}
 _ESCAPE = re.compile("~.?", re.DOTALL)
+_ESCAPE_OF = {character: escape for escape, character in _ESCAPES.items()}
+_ESCAPED = re.compile("[,/~]")
+_VALUE = re.compile(rb"([is])([0-9]{1,3}):")
 
 
 def encode_key(values: Sequence[KeyValue]) -> bytes:
@@ -38,6 +41,24 @@ def _encode_value(value: KeyValue) -> bytes:
         return b"s%d:%b" % (len(text), text)
     text = b"%d" % value
     return b"i%d:%b" % (len(text), text)
+
+
+def decode_key(key: bytes) -> list[KeyValue] | None:
+    """The join key values that `encode_key` made this of; None when it made it of none.
+
+    >>> decode_key(b"i1:7s3:a:b"), decode_key(b"i2:07")
+    ([7, 'a:b'], None)
+    """
+    values: list[KeyValue] = []
+    at = 0
+    while match := _VALUE.match(key, at):
+        at = match.end() + int(match[2])
+        try:
+            text = key[match.end() : at].decode()
+            values.append(text if match[1] == b"s" else int(text))
+        except ValueError:
+            return None
+    return values if values and encode_key(values) == key else None
 
 
 def encode_keys(columns: Sequence[pl.Series]) -> pl.Series:
@@ -67,6 +88,15 @@ def _unescape(match: re.Match[str]) -> str:
     if match[0] not in _ESCAPES:
         raise InvalidInput(f"{match[0]!r} is no escape in an id; `~c` is `,`, `~s` is `/` and `~t` is `~`.")
     return _ESCAPES[match[0]]
+
+
+def to_id(values: Sequence[KeyValue]) -> str:
+    """The id that `parse_id` reads these values from.
+
+    >>> to_id(["a/b,c", 7])
+    'a~sb~cc,7'
+    """
+    return ",".join(_ESCAPED.sub(lambda found: _ESCAPE_OF[found[0]], str(value)) for value in values)
 
 
 def _from_text(text: str, key: Field) -> KeyValue:

@@ -31,6 +31,15 @@ FIRST = microseconds(datetime.min.replace(tzinfo=UTC))
 LAST = microseconds(datetime.max.replace(tzinfo=UTC))
 
 
+def rfc3339(microseconds: int) -> str:
+    """Microseconds since 1970, FIRST to LAST, as RFC 3339 in UTC, with a fraction only where there is one.
+
+    >>> rfc3339(0), rfc3339(1_500_000)
+    ('1970-01-01T00:00:00Z', '1970-01-01T00:00:01.500000Z')
+    """
+    return (EPOCH + microseconds * _MICROSECOND).isoformat().replace("+00:00", "Z")
+
+
 def read(text: str) -> datetime | None:
     """The aware datetime that the text is; None if it is none. Its instant may be out of range by its offset."""
     if not _TEXT.fullmatch(text):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import accumulate
 
 import polars as pl
 import pyarrow as pa
@@ -24,7 +25,9 @@ from ingestion.models import Drain, PushBatch
 from ingestion.push_rows import rows_of
 from ingestion.tables import open_table
 
+#: What one drain takes at most; its rows are in memory at once.
 BATCHES_PER_DRAIN = 2_000
+ROWS_PER_DRAIN = 250_000
 #: How long the log keeps what has landed offline, and how many batches are forgotten in one go.
 LANDED_KEPT_FOR = timedelta(hours=24)
 FORGOTTEN_AT_ONCE = 10_000
@@ -85,7 +88,9 @@ def _claim(group: FeatureGroup, newest: int) -> Drain | None:
             return None
         claimed = Drain.objects.create(group=group, group_version=oldest.group_version)
         same_version = waiting.filter(group_version=oldest.group_version).order_by("pk")
-        chosen = list(same_version.values_list("pk", flat=True)[:BATCHES_PER_DRAIN])
+        sizes = list(same_version.values_list("pk", "row_count")[:BATCHES_PER_DRAIN])
+        before = accumulate((rows for _, rows in sizes), initial=0)
+        chosen = [pk for (pk, _), rows in zip(sizes, before, strict=False) if rows < ROWS_PER_DRAIN]
         PushBatch.objects.filter(pk__in=chosen).update(drain=claimed)
     faults.hit("drain.after_claim")
     return claimed

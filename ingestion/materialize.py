@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 REBUILD_LOCK_SECONDS = 60.0
 #: How long work that is under way may be silent: well below a run's lease and the lock above.
 SECONDS_BETWEEN_SIGNS = 5.0
+#: How much of the push log is in memory at a time: rows (one more batch may come on top), and batches.
+LOG_ROWS = 10_000
+LOG_BATCHES = 500
 
 
 def materialize(group: FeatureGroup, *, full: bool = False, progress: Callable[[int], None] | None = None) -> int:
@@ -58,12 +61,12 @@ def _follow(group: FeatureGroup, *, full: bool = False, with_log: bool = False, 
     cursor, _ = OnlineCursor.objects.get_or_create(group=group, group_version=group.version)
     filling = Filling(stores.online(), group.name, group.version)
     after = NOTHING if full else min(cursor.delta_version, filling.found)
-    for batch in _undrained(group) if with_log else ():
+    for frame in frames_of_log(group) if with_log else ():
         progress(0)
-        filling.upsert(_encoded(stores.online(), group, rows_of(batch), layouts_of(group)))
+        filling.upsert(_encoded(stores.online(), group, frame, layouts_of(group)))
     # After the cursors and the log: a pushed row that the log no longer held is in it.
     until = require_kept(stores.offline(group.name, group.version), cursor.delta_version)
-    rows = _upsert_files(filling, group, _files(group, after, until), progress)
+    rows = _upsert_files(filling, group, files_after(group, after, until), progress)
     faults.hit("materialize.before_position")
     filling.reach(until, after=after)
     faults.hit("materialize.before_cursor")
@@ -73,11 +76,32 @@ def _follow(group: FeatureGroup, *, full: bool = False, with_log: bool = False, 
     return rows
 
 
-def _undrained(group: FeatureGroup) -> QuerySet[PushBatch]:
+def undrained(group: FeatureGroup) -> QuerySet[PushBatch]:
+    """What the push log holds of the group's version that is not known to be in its table yet."""
     return PushBatch.objects.filter(group=group, group_version=group.version, drain__landed_at=None)
 
 
-def _files(group: FeatureGroup, after: int, until: int) -> Iterable[str]:
+def frames_of_log(group: FeatureGroup) -> Iterator[pl.DataFrame]:
+    """The rows of these batches, some batches at a time: a log that has waited long is larger than the memory."""
+    for numbers in _some_at_a_time(undrained(group).order_by("pk").values_list("pk", "row_count")):
+        yield pl.concat([rows_of(batch) for batch in PushBatch.objects.filter(pk__in=numbers)], how="diagonal")
+
+
+def _some_at_a_time(batches: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
+    """The numbers of (number, rows) in lists of at most LOG_BATCHES, ended by the one that makes LOG_ROWS."""
+    numbers: list[int] = []
+    rows = 0
+    for number, count in batches:
+        numbers.append(number)
+        rows += count
+        if rows >= LOG_ROWS or len(numbers) == LOG_BATCHES:
+            yield numbers
+            numbers, rows = [], 0
+    if numbers:
+        yield numbers
+
+
+def files_after(group: FeatureGroup, after: int, until: int) -> Iterable[str]:
     """Files that hold every row that arrived in versions after `after` up to `until`; raises CorruptData."""
     table = stores.offline(group.name, group.version)
     added = None if after == NOTHING else table.files_added(after, until)
@@ -89,7 +113,7 @@ def _upsert_files(filling: Filling, group: FeatureGroup, files: Iterable[str], p
     store, rows = stores.online(), 0
     with ThreadPoolExecutor(max_workers=1) as sender:
         on_its_way: Future[None] | None = None
-        for frame in _frames(files):
+        for frame in frames_of(files):
             # The layouts are asked for after the rows, which may name a schema that was new a moment ago.
             encoded = _encoded(store, group, frame, layouts_of(group))
             _arrive(on_its_way, partial(progress, rows))
@@ -108,7 +132,8 @@ def _arrive(on_its_way: Future[None] | None, still: Callable[[], None]) -> None:
         on_its_way.result()
 
 
-def _frames(files: Iterable[str]) -> Iterator[pl.DataFrame]:
+def frames_of(files: Iterable[str]) -> Iterator[pl.DataFrame]:
+    """The rows of offline files, a batch at a time."""
     for path in files:
         for batch in read_file(path):
             frame = pl.from_arrow(batch)
@@ -126,11 +151,18 @@ def _encoded(
     store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame, layouts: Layouts
 ) -> list[tuple[bytes, bytes]]:
     """The (key, value) of each row that is the newest among its neighbours."""
+    keys = [key.name for key in group.entity.join_keys.all()]
+    return encoded_rows(store, group, newest_of_neighbours(frame, keys), layouts)
+
+
+def encoded_rows(
+    store: OnlineStore, group: FeatureGroup, frame: pl.DataFrame, layouts: Layouts
+) -> list[tuple[bytes, bytes]]:
+    """The (key, value) that each row has online; raises CorruptData for a schema that is not among `layouts`."""
     encoded: list[tuple[bytes, bytes]] = []
     keys = [key.name for key in group.entity.join_keys.all()]
     prefix = store.row_prefix(group.name, group.version).decode()
-    newest = newest_of_neighbours(frame, keys)
-    for schema_id, rows in _by_schema(newest):
+    for schema_id, rows in _by_schema(frame):
         if schema_id not in layouts:
             raise CorruptData(f"Offline rows of {group} name schema {schema_id}, which the catalog does not have.")
         entity_keys = encode_keys([rows[name] for name in keys])

@@ -157,7 +157,12 @@ class DatasetDataView(APIView):
     scopes = {"GET": READ}
     renderer_classes = [ParquetRenderer, ArrowRenderer]
 
-    @documented("training_dataset_data", answers={200: bytes}, problems=[404, 409], parameters=[NAME])
+    @documented(
+        "training_dataset_data",
+        answers={(200, PARQUET): bytes, (200, arrow.MEDIA_TYPE): bytes},
+        problems=[404, 409],
+        parameters=[NAME],
+    )
     def get(self, request: Request, name: str) -> HttpResponseBase:
         path = datasets.data_file(datasets.find(name))
         if isinstance(request.accepted_renderer, ArrowRenderer):

@@ -18,6 +18,7 @@ from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.entity_key import KeyValue, check_key, encode_key
 from engine.errors import CorruptData, FeaturehubError, InvalidInput, Problem, TooLarge, Unavailable, near_names
+from engine.instants import rfc3339
 from engine.online.codec import BIAS, TOMBSTONE, StoredValue, unpack
 from engine.online.store import row_key
 from engine.schema import Dtype
@@ -242,15 +243,6 @@ def _partly(group: GroupRead, slots: Sequence[int | None], stored: list[StoredVa
         for slot, value in zip(slots, values, strict=True)
     ]
     return values, statuses, event_us
-
-
-def rfc3339(event_us: int) -> str:
-    """Microseconds since 1970 as RFC 3339 in UTC, with a fraction only where there is one.
-
-    >>> rfc3339(0), rfc3339(1_500_000)
-    ('1970-01-01T00:00:00Z', '1970-01-01T00:00:01.500000Z')
-    """
-    return instant(event_us).isoformat().replace("+00:00", "Z")
 
 
 def instant(event_us: int) -> datetime:

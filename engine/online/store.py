@@ -45,6 +45,12 @@ NOTHING = -1
 
 _TEXT = frozenset((bytes, type(None)))
 
+#: Keys that one SCAN looks at: some 0.3 ms in which Redis does nothing else.
+SCANNED_AT_ONCE = 1_000
+#: Keys that a scan hands out at a time, or a few more.
+SCANNED_KEYS = 10_000
+_GLOB = re.compile(rb"[*?\[\]\\]")
+
 #: Keys per call of the script: enough to spread its cost, few enough that readers wait at most a few ms.
 UPSERT_BATCH = 500
 
@@ -139,6 +145,38 @@ class OnlineStore:
             with self.asking():
                 stored += _number(self._upsert(keys=[key for key, _ in batch], args=[value for _, value in batch]))
         return stored
+
+    def scan(self, group: str, version: int) -> Iterator[list[bytes]]:
+        """The keys of the rows of a group version, some thousands at a time: each that is there all the while, once or
+        more often.
+
+        Goes over every key of the Redis database, SCANNED_AT_ONCE a call, at the pace of bulk work.
+        """
+        pattern = _GLOB.sub(rb"\\\g<0>", self.row_prefix(group, version)) + b"*"
+        cursor, keys = 0, list[bytes]()
+        while True:
+            self.pace.wait(SCANNED_AT_ONCE)
+            with self.asking():
+                cursor, found = _page(self._bulk, cursor, pattern)
+            keys += found
+            if keys and (cursor == 0 or len(keys) >= SCANNED_KEYS):
+                yield keys
+                keys = []
+            if cursor == 0:
+                return
+
+    def read_bulk(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in order, at the pace of bulk work; None without one.
+
+        A key that holds another Redis type has the value b"", which is no row either.
+        """
+        values: list[bytes | None] = []
+        for start in range(0, len(keys), UPSERT_BATCH):
+            batch = list(keys[start : start + UPSERT_BATCH])
+            self.pace.wait(len(batch))
+            with self.asking():
+                values += _with_other_types(self._bulk, batch, _texts(self._bulk.mget(batch), len(batch)))
+        return values
 
     def run_bulk(self, script: Literal["step", "reach"], keys: list[bytes], arguments: Sequence[bytes | int]) -> int:
         """What a script of bulk work answers (scripts.py)."""
@@ -268,6 +306,27 @@ def _texts(reply: object, count: int) -> list[bytes | None]:
     if not isinstance(reply, list) or len(reply) != count or not _TEXT.issuperset(map(type, reply)):
         raise redis.InvalidResponse(f"{count} texts were asked for, and something else was answered")
     return reply
+
+
+def _page(client: redis.Redis, cursor: int, pattern: bytes) -> tuple[int, list[bytes]]:
+    """The next cursor of a SCAN, 0 at its end, and some keys; raises InvalidResponse for anything else."""
+    try:
+        following, keys = client.scan(cursor, match=pattern, count=SCANNED_AT_ONCE)
+        return int(following), [bytes(memoryview(key)) for key in keys]  # type: ignore[arg-type]  # no text gets by
+    except (TypeError, ValueError) as error:  # redis-py takes any answer for a page
+        raise redis.InvalidResponse("A page of keys was asked for, and something else was answered") from error
+
+
+def _with_other_types(client: redis.Redis, keys: Sequence[bytes], values: list[bytes | None]) -> Iterator[bytes | None]:
+    """The values that MGET gave, with b"" where it gave none although the key is there."""
+    asked = [key for key, value in zip(keys, values, strict=True) if value is None]
+    if not asked:
+        return iter(values)
+    with client.pipeline(transaction=False) as pipeline:
+        for key in asked:
+            pipeline.exists(key)
+        there = iter(map(_number, pipeline.execute()))
+    return (value if value is not None else b"" if next(there) else None for value in values)
 
 
 def _server(client: redis.Redis) -> Server:

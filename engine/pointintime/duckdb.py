@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +36,7 @@ from engine.schema import (
     Dtype,
     Field,
 )
+from engine.spilling import connected
 from engine.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 
 #: What a dataset that was made here says of its engine.
@@ -99,7 +98,8 @@ def join(
     opened = Spine.of(spine, event_timestamp)
     check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
     schema = _result_schema(opened.schema, features, statuses)
-    with _connected(temp_directory, memory_limit, threads) as connection:
+    what = "The point-in-time join"
+    with connected(temp_directory, what=what, memory_limit=memory_limit, threads=threads) as connection:
         streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses, follow=follow)
         batches = _followed(_side_by_side([opened.batches(), *streams], schema), follow)
         if output is None:
@@ -120,29 +120,6 @@ def _result_schema(spine: pa.Schema, features: tuple[HistoryFeature, ...], statu
     kinds = [feature.dtype.arrow for feature in features] + [pa.string()] * len(features) * statuses
     added = [pa.field(name, kind) for name, kind in zip(output_names(features, statuses), kinds, strict=True)]
     return pa.schema([*spine, *added], metadata=spine.metadata)
-
-
-@contextmanager
-def _connected(temp_directory: Path, memory_limit: str, threads: int | None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database of this call alone (a connection shared by threads fails), spilling into a folder of its own."""
-    temp_directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="join-", dir=temp_directory) as folder:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": memory_limit,
-            "temp_directory": folder,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "preserve_insertion_order": True,
-        }
-        if threads is not None:
-            config["threads"] = threads
-        try:
-            with duckdb.connect(":memory:", config=config) as connection:
-                connection.execute("SET GLOBAL TimeZone = 'UTC'")
-                yield connection
-        except duckdb.Error as error:
-            reason = str(error).partition("\n")[0]  # what follows is advice on DuckDB's own settings
-            raise RunFailed(f"The point-in-time join (memory limit {memory_limit}) did not finish: {reason}") from error
 
 
 def _group_streams(

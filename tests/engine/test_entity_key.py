@@ -10,7 +10,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from engine.entity_key import MAX_KEY_BYTES, KeyValue, check_key, encode_key, encode_keys, parse_id
+from engine.entity_key import (
+    MAX_KEY_BYTES,
+    KeyValue,
+    check_key,
+    decode_key,
+    encode_key,
+    encode_keys,
+    parse_id,
+    to_id,
+)
 from engine.errors import InvalidInput
 from engine.online.store import row_key
 from engine.schema import Dtype, Field
@@ -41,6 +50,26 @@ def test_a_key_can_be_read_back_so_no_two_tuples_share_one(values: list[KeyValue
     found = read_back(encode_key(values))
     assert found == values
     assert [type(value) for value in found] == [type(value) for value in values]
+
+
+@given(TUPLES)
+@settings(max_examples=200)
+def test_a_key_gives_its_values_back_and_an_id_that_means_them(values: list[KeyValue]) -> None:
+    assert decode_key(encode_key(values)) == values
+    fields = [Field(f"k{at}", (NUMBER if isinstance(value, int) else NAME).dtype) for at, value in enumerate(values)]
+    assert parse_id(to_id(values), fields) == values
+
+
+@given(st.binary(max_size=12) | st.binary(max_size=6).map(lambda text: b"s%d:%b" % (len(text), text)))
+@example(b"")
+@example(b"s9:C1")
+@example(b"s2:C1}")
+@example(b"i2:07")
+@example("i1:\u0663".encode())
+@example(b"i20:99999999999999999999")
+def test_bytes_that_are_no_key_are_told_from_keys(raw: bytes) -> None:
+    values = decode_key(raw)
+    assert values is None or encode_key(values) == raw
 
 
 @given(TUPLES, TUPLES)

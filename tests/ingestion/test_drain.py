@@ -67,6 +67,17 @@ def test_more_pushes_than_one_drain_takes_are_several_drains(
     assert totals(group) == [0, 1, 2, 3, 4]
 
 
+def test_a_drain_holds_no_more_rows_than_it_may_but_for_one_push(
+    group: FeatureGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "ROWS_PER_DRAIN", 3)
+    for size in (2, 2, 5, 1):
+        push(group, [purchase(f"C{n}") for n in range(size)])
+    assert drain.drain(group) == 10
+    taken = [[batch.row_count for batch in d.batches.order_by("pk")] for d in Drain.objects.order_by("created_at")]
+    assert taken == [[2, 2], [5], [1]]
+
+
 def test_a_drain_ends_although_pushes_go_on(group: FeatureGroup, monkeypatch: pytest.MonkeyPatch) -> None:
     push(group, [purchase(total_purchases=0)])
     write_file = OfflineTable.write_file

@@ -242,7 +242,7 @@ def test_a_retried_run_is_the_same_run_in_its_old_place_of_the_version_order(
     assert (state(run), run.message) == ((RunState.QUEUED, 0, ""), "Retried by ada.")
     assert execute(run).rows_accepted == 2
     assert {row["_accepted"] for row in contents.offline(group)} == {run.acceptance_id}
-    with pytest.raises(Conflict, match="is succeeded; only a failed, dead or cancelled ingest or replay can be"):
+    with pytest.raises(Conflict, match="is succeeded; only a failed, dead or cancelled run of a worker can be"):
         runs.retry(run, by="ada")
 
 

@@ -286,6 +286,21 @@ def test_rows_pushed_while_redis_was_down_are_online_after_a_rebuild(sources: Pa
     assert sorted(contents.online(group)) == ["s2:C1"]
 
 
+def test_a_long_log_is_read_some_batches_at_a_time(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By rows, and by batches: a batch may hold one row or thousands."""
+    group = make_customer_group()
+    monkeypatch.setattr(materialize, "LOG_ROWS", 4)
+    monkeypatch.setattr(materialize, "LOG_BATCHES", 3)
+    for number, size in enumerate([1, 1, 1, 1, 3, 5, 2]):
+        push(group, [purchase(f"C{number}-{n}") for n in range(size)])
+    assert [frame.height for frame in materialize.frames_of_log(group)] == [3, 4, 5, 2]
+    before = contents.online_rows(group)
+    contents.forget_online(group)
+    materialize.rebuild()
+    assert contents.online_rows(group) == before
+    assert len(before) == 14
+
+
 @pytest.mark.django_db(transaction=True)
 def test_pushes_go_on_during_a_rebuild_and_none_is_lost(sources: Path, redis_clean: redis.Redis) -> None:
     group = make_customer_group(source="*.csv")

@@ -15,6 +15,7 @@ from pytest_django import Settings
 
 from catalog import access, snapshot, stores
 from catalog.models import FeatureGroup
+from engine.errors import Unavailable
 from engine.online.store import BULK_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS
 from featurehub import private_redis
 from ingestion.tasks import catch_up
@@ -105,6 +106,15 @@ def test_whatever_redis_answers_reads_are_503_and_pushes_are_kept(caller: Client
     catch_up()  # what is kept goes offline all the same
     assert len(contents.offline(FeatureGroup.objects.get())) == 3
     assert b"MGET" in stub.asked
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_whatever_redis_answers_no_page_of_keys_and_no_values_are_made_of_it(stub: Stub, answer: str) -> None:
+    stub.answer = ANSWERS[answer]
+    with pytest.raises(Unavailable):
+        list(stores.online().scan("customer_purchases", 1))
+    with pytest.raises(Unavailable):
+        stores.online().read_bulk([b"a", b"b"])
 
 
 # The line.

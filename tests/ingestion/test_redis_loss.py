@@ -132,8 +132,8 @@ def test_only_what_was_lost_is_read_again(sources: Path, own_redis: Rewinding, m
     own_redis.go_back()
     reconnect()
     read: list[str] = []
-    files = materialize._files
-    monkeypatch.setattr(materialize, "_files", lambda *asked: read.extend(found := files(*asked)) or found)
+    files = materialize.files_after
+    monkeypatch.setattr(materialize, "files_after", lambda *asked: read.extend(found := files(*asked)) or found)
     catch_up()
     assert len(read) == 1
     assert sorted(contents.online(lost)) == ["s2:C1", "s2:C2", "s2:C3", "s2:C4"]
