@@ -1,20 +1,29 @@
-"""Spines that people have: Arrow tables, Parquet and CSV files, rows of a JSON body."""
+"""Spines that people have: Arrow tables, Parquet and CSV files, rows of a JSON body; or none, but a moment or a group.
+
+A spine of a moment has every entity that a group has rows of; one of a group has that group's own rows, its labels
+beside them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from catalog import snapshot, stores
 from engine.conform.columns import Target
 from engine.conform.values import typed_values
-from engine.errors import InvalidSpine, Problem
-from engine.schema import TIMESTAMP_ARROW, Dtype, Field
+from engine.errors import InvalidInput, InvalidSpine, Problem
+from engine.offline.table import read_file
+from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW, Dtype, Field
+from serving.history import rows_of_group
 
 _OFFSET = r"(?i)(z|[+-]\d\d:\d\d)$"
 _REFUSED = "The spine cannot be joined."
@@ -95,3 +104,52 @@ def of_rows(rows: Sequence[Any], *, event_timestamp: str, keys: Sequence[Field])
     if problems:
         raise InvalidSpine(_REFUSED, problems)
     return pa.table(columns)
+
+
+def of_moment(groups: Sequence[str], when: datetime, *, event_timestamp: str = EVENT_TIMESTAMP) -> pa.Table:
+    """Every entity that one of the groups has rows of by then, sorted by its keys, at that moment.
+
+    Raises InvalidInput when the groups are not of one entity: whose moments these would be is not known then.
+    """
+    catalog = snapshot.load()
+    entities = sorted({catalog.groups[name].entity for name in groups})
+    if len(entities) != 1:
+        raise InvalidInput(
+            f"The features are of several entities ({', '.join(entities)}); give a spine with their keys."
+        )
+    keys = [key.name for key in catalog.entities[entities[0]]]
+    found = [_distinct_keys(name, keys, when) for name in groups]
+    rows = pl.concat(found).unique().sort(keys)
+    return _table(rows.with_columns(pl.lit(when).dt.cast_time_unit("us").alias(event_timestamp)))
+
+
+def _distinct_keys(group: str, keys: Sequence[str], when: datetime) -> pl.DataFrame:
+    catalog = snapshot.load()
+    fields = {key.name: key.dtype.polars for key in catalog.entities[catalog.groups[group].entity]}
+    found = pl.DataFrame(schema=fields)
+    for path in stores.offline(group, catalog.groups[group].version).files():
+        for batch in read_file(path, [*keys, EVENT_TIMESTAMP]):
+            rows = pl.DataFrame(batch).filter(pl.col(EVENT_TIMESTAMP) <= when).select(keys)
+            found = pl.concat([found, rows.cast(fields)]).unique()  # type: ignore[arg-type]
+    return found
+
+
+def of_group(
+    name: str, *, labels: Sequence[str] = (), start: datetime | None = None, end: datetime | None = None
+) -> pa.Table:
+    """A group's own rows between two event times (inclusive) in version order: keys, event_timestamp, then the labels.
+
+    A label is a feature or an input of the group. Deleted rows are left out. Raises UnknownName with near names, and
+    InvalidSpine for a group without rows.
+    """
+    rows = rows_of_group(name, start=start, end=end, columns=labels)
+    if rows is None:
+        raise InvalidSpine(f"{name} has no rows, so there is no spine of them.")
+    return _table(rows)
+
+
+def _table(rows: pl.DataFrame) -> pa.Table:
+    """The rows with texts as the stores have them: Polars writes large ones."""
+    table = rows.to_arrow()
+    kinds = [pa.field(f.name, pa.string() if f.type == pa.large_string() else f.type) for f in table.schema]
+    return table.cast(pa.schema(kinds))

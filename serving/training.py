@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from django.conf import settings
 
@@ -22,6 +25,7 @@ from engine.pointintime import duckdb
 from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
 from engine.pointintime.spine import Spine, check_spine
 from engine.schema import EVENT_TIMESTAMP
+from engine.status import NOT_FOUND
 from serving import spines
 from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
 from serving.names import find_service
@@ -61,6 +65,21 @@ def build(
         asked, spines.columns_of(spine), event_timestamp=event_timestamp, known_at=known_at, statuses=statuses
     )
     return _join(recipe, spine)
+
+
+def latest(asked: Asked, when: datetime, *, statuses: bool = False) -> pa.Table:
+    """The newest row per entity as of a moment: join keys, event_timestamp (the moment), the features; sorted by key.
+
+    Entities of which nothing is found then (no row yet, or deleted) are left out. Raises as `build` does, and
+    InvalidInput for features of several entities.
+    """
+    features = asked.make_plan()(snapshot.load()).features
+    groups = list(dict.fromkeys(feature.group for feature in features))
+    stores.history_wanted.send(latest, groups=groups)
+    joined = build(asked, spines.of_moment(groups, when), statuses=True)
+    told = [name for name in joined.schema.names if name.endswith(STATUS_SUFFIX)]
+    found = pc.invert(reduce(pc.and_, [pc.equal(joined[name], NOT_FOUND) for name in told]))
+    return joined.filter(found) if statuses else joined.filter(found).drop_columns(told)
 
 
 def write(

@@ -312,3 +312,51 @@ def test_the_history_of_a_group_has_every_row_between_two_times_in_order(hub: Hu
     assert rows_of_group("product_stock") is None
     with pytest.raises(UnknownName, match="suport"):
         rows_of_group("suport")
+
+
+# Without a spine.
+
+
+def test_the_newest_row_of_every_entity_as_of_a_moment(hub: Hub) -> None:
+    from serving import training
+
+    asked = training.Asked(features=("tickets", "total"))
+    now = training.latest(asked, datetime.now(UTC))
+    assert now.column_names == ["customer_id", "event_timestamp", "tickets", "total"]
+    customers = now["customer_id"].to_pylist()
+    assert customers == sorted(set(customers))
+    spine = spine_of(*((customer, now["event_timestamp"][0].as_py()) for customer in customers))
+    assert now.drop_columns(["event_timestamp"]).equals(
+        build(["tickets", "total"], spine).drop_columns(["event_timestamp"])
+    )
+    assert training.latest(asked, datetime(1990, 1, 1, tzinfo=UTC)).num_rows == 0
+
+
+def test_a_deleted_entity_is_not_among_the_newest(hub: Hub) -> None:
+    from ingestion.push import delete, find_group
+    from serving import training
+
+    asked = training.Asked(features=("tickets",))
+    before = training.latest(asked, datetime.now(UTC))["customer_id"].to_pylist()
+    delete(find_group("support"), {"customer_id": before[0]})
+    assert training.latest(asked, datetime.now(UTC))["customer_id"].to_pylist() == before[1:]
+
+
+def test_features_of_several_entities_have_no_newest_rows(hub: Hub) -> None:
+    from engine.errors import InvalidInput
+    from serving import training
+
+    with pytest.raises(InvalidInput, match="several entities"):
+        training.latest(training.Asked(features=("tickets", "stock")), datetime.now(UTC))
+
+
+def test_a_groups_own_rows_are_a_spine_with_labels(hub: Hub) -> None:
+    from engine.errors import UnknownName
+    from serving import spines
+
+    spine = spines.of_group("support", labels=["tickets"])
+    assert spine.column_names == ["customer_id", "event_timestamp", "tickets"]
+    built = build(["customer_purchases:total"], spine)
+    assert built["tickets"].equals(spine["tickets"])
+    with pytest.raises(UnknownName, match="tikets"):
+        spines.of_group("support", labels=["tikets"])
