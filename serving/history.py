@@ -23,7 +23,8 @@ def rows_of_group(
     """The rows of a group's served version between two event times (inclusive), in version order; None without any.
 
     Columns: join keys, event_timestamp, features (or these `columns`, inputs too). Rows pushed before the call are
-    among them; tombstones are not. Raises UnknownName with near names, and CorruptData for a file that fails its checksums.
+    among them; tombstones are not. Raises UnknownName with near names, and CorruptData for a file that fails its
+    checksums.
     """
     catalog = snapshot.load()
     group = catalog.groups.get(name)

@@ -22,11 +22,14 @@ TTL = timedelta(days=90)
 DAY = timedelta(days=1)
 
 
-def build(features: list[str] | str, spine: Any, **how: Any) -> Any:
-    from serving import training
+def build(features: list[str] | str, spine: Any, *, output: Path | None = None, **how: Any) -> Any:
+    """The dataset as a table, or with `output` as a file and its number of rows."""
+    from serving import spines, training
 
     asked = training.Asked(service=features) if isinstance(features, str) else training.Asked(features=tuple(features))
-    return training.build(asked, spine, **how)
+    if output is None:
+        return training.build(asked, spine, **how)
+    return training.write(training.plan(asked, spines.columns_of(spine), **how), spine, output).made.rows
 
 
 def spine_of(*rows: tuple[Any, datetime], key: str = "customer_id", **columns: Any) -> pa.Table:
