@@ -136,7 +136,7 @@ def _lost_for_good(lost: Run) -> dict[str, str]:
 
 def hint(run: Run) -> None:
     """Tell the broker of a queued run; raises kombu's OperationalError when it does not answer."""
-    current_app.tasks[_TASKS[RunKind(run.kind)]].delay(str(run.pk))
+    current_app.send_task(_TASKS[RunKind(run.kind)], [str(run.pk)])
 
 
 def due_hints() -> list[Run]:
