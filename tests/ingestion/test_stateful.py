@@ -11,6 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -109,7 +110,12 @@ some_rows = st.lists(
 
 
 class Hub(RuleBasedStateMachine):
-    """A hub with one group, and what it must hold. `owed`: something accepted may not be online yet."""
+    """A hub with one group, and what it must hold.
+
+    owed:     something accepted may not be online yet.
+    restored: Redis went back in time and nobody has looked since. A state of before then counts for those who know it,
+              also when the database has begun a new epoch meanwhile.
+    """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         super().__init__()
@@ -128,7 +134,7 @@ class Hub(RuleBasedStateMachine):
         self.requests: list[Request] = []
         self.saved: list[tuple[bytes, bytes, int]] | None = None
         self.numbers = 0
-        self.owed = False
+        self.owed = self.restored = False
 
     def teardown(self) -> None:
         try:
@@ -204,7 +210,7 @@ class Hub(RuleBasedStateMachine):
     @rule()
     def catch_up(self) -> None:
         catch_up()
-        self.owed = False
+        self.owed = self.restored = False
         assert not materialize.is_cold()
 
     @rule()
@@ -226,7 +232,7 @@ class Hub(RuleBasedStateMachine):
     @rule()
     def wipe_redis(self) -> None:
         self.redis.flushdb()
-        self.owed = True
+        self.owed, self.restored = True, False
 
     @rule()
     def save_redis(self) -> None:
@@ -239,23 +245,24 @@ class Hub(RuleBasedStateMachine):
         self.redis.flushdb()
         for name, value, milliseconds in self.saved or ():
             self.redis.restore(name, milliseconds, value)
-        self.owed = True
+        self.owed = self.restored = True
 
     @rule()
     def rebuild(self) -> None:
         assert materialize.rebuild()
-        self.owed = False
+        self.owed = self.restored = False
 
     @rule(point=st.sampled_from(OF_REBUILDS))
     def rebuild_that_is_cut_off(self, point: str) -> None:
         with failing_at(point), pytest.raises(faults.Fault):
             materialize.rebuild()
+        self.restored = False  # it begins with closing the store
         assert materialize.is_cold()
 
     @rule()
     def materialize_everything_by_command(self) -> None:
         call_command("materialize", GROUP, "--full", "--json", stdout=io.StringIO())
-        self.owed = False
+        self.owed = self.restored = False
 
     # What holds.
 
@@ -269,7 +276,7 @@ class Hub(RuleBasedStateMachine):
     @invariant()
     def the_newest_is_online(self) -> None:
         if materialize.is_cold():
-            with pytest.raises(OnlineStoreCold):
+            with suppress(OnlineStoreCold) if self.restored else pytest.raises(OnlineStoreCold):
                 self._online()
         elif self.owed:
             known = {customer: self._possible(customer) for customer in [*CUSTOMERS, NOBODY]}
