@@ -205,6 +205,9 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
     with stores.online().exclusive("rebuild", seconds=REBUILD_LOCK_SECONDS) as lock:
         if lock is None:
             return False
+        # Closed on both sides of the new epoch. Before it, since a state of another epoch than the database's is told
+        # of no change in the catalog any more; after it, since an earlier rebuild may have opened the store in between.
+        stores.online().close_for_reading()
         epoch = new_epoch()
         CatalogState.current()
         CatalogState.objects.filter(pk=1).update(epoch=epoch)

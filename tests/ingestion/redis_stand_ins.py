@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import socketserver
 import threading
@@ -62,6 +63,7 @@ class Line:
     swallows:   nothing is passed on any more, and nobody hangs up (half open)
     cuts_after: a word of a request after which the line is cut: Redis gets the request, nobody gets the answer
     cuts_in:    answers are cut off after so many bytes
+    odds:       how likely each request and each answer is to cut the line instead of being passed on; `cuts` counts
     """
 
     def __init__(self, path: Path, target: Path) -> None:
@@ -70,6 +72,9 @@ class Line:
         self.swallows = False
         self.cuts_after: bytes | None = None
         self.cuts_in: int | None = None
+        self.odds = 0.0
+        self.cuts = 0
+        self._chance = random.Random(7)
         self._target = str(target)
 
     @classmethod
@@ -97,6 +102,8 @@ class Line:
                 continue
             if self.cuts_after is not None and self.cuts_after in request:
                 is_cut.set()
+            if self._is_cut_by_chance():
+                break
             server.sendall(request)
 
     def _pass_answers(self, server: socket.socket, client: socket.socket, is_cut: threading.Event) -> None:
@@ -105,10 +112,17 @@ class Line:
                 time.sleep(self.delay)
                 if self.swallows:
                     continue
+                if self._is_cut_by_chance():
+                    break
                 client.sendall(answer if self.cuts_in is None else answer[: self.cuts_in])
                 if self.cuts_in is not None:
                     break
         _hang_up(client)
+
+    def _is_cut_by_chance(self) -> bool:
+        is_cut = self._chance.random() < self.odds
+        self.cuts += is_cut
+        return is_cut
 
 
 def _hang_up(end: socket.socket) -> None:

@@ -17,6 +17,7 @@ from django.test import Client
 
 from catalog import access
 from catalog.models import CatalogState, FeatureGroup
+from engine import faults
 from engine.errors import CorruptData, OnlineStoreCold, Unavailable
 from engine.offline.table import OfflineTable
 from ingestion import drain, materialize
@@ -26,6 +27,7 @@ from ingestion.tasks import catch_up
 from serving import vectors
 from tests.factories import ELEVEN, NOON, TEN, add_feature, make_customer_group, purchase, write_csv, write_parquet
 from tests.ingestion import contents
+from tests.ingestion.workers import failing_at
 
 Down = Callable[[], AbstractContextManager[None]]
 AT_TEN, AT_ELEVEN = datetime(2024, 11, 1, 10, tzinfo=UTC), datetime(2024, 11, 1, 11, tzinfo=UTC)
@@ -253,6 +255,21 @@ def test_a_store_of_another_epoch_is_cold(sources: Path) -> None:
     assert materialize.is_cold()
     with pytest.raises(OnlineStoreCold, match="old contents"):
         served(make_customer_group(features={"total": "int64"}), {"customer_id": ["C1"]})
+
+
+@pytest.mark.parametrize("point", [point for point in faults.POINTS if point.startswith("rebuild.")])
+def test_a_rebuild_that_is_cut_off_leaves_the_store_closed_to_those_who_know_it(sources: Path, point: str) -> None:
+    """Else they went on reading by an old catalog: a state of an old epoch is told of no change."""
+    group = make_customer_group(source="*.csv")
+    write_csv(sources / "a.csv", [purchase("C1")])
+    ingest(group)
+    before = served(group, {"customer_id": ["C1"]})
+    with failing_at(point), pytest.raises(faults.Fault):
+        materialize.rebuild()
+    with pytest.raises(OnlineStoreCold):
+        served(group, {"customer_id": ["C1"]})
+    materialize.ensure_warm()
+    assert served(group, {"customer_id": ["C1"]}) == before
 
 
 def test_a_store_wiped_during_its_rebuild_stays_cold(sources: Path, redis_clean: redis.Redis) -> None:

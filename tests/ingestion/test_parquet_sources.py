@@ -49,6 +49,7 @@ MAPPED: dict[str, tuple[dict[str, pa.Array], dict[str, Any]]] = {
     "dictionary": ({"segment": pa.array(["gold"]).dictionary_encode()}, {"segment": "gold"}),
     "large string": ({"segment": pa.array(["gold"], pa.large_string())}, {"segment": "gold"}),
     "dictionary of keys": ({"customer_id": pa.array(["C1"]).dictionary_encode()}, {"customer_id": "C1"}),
+    "dictionary of times": ({"purchased_at": GOOD["purchased_at"].dictionary_encode()}, {"event_timestamp": TEN}),
     "time in nanoseconds": ({"purchased_at": pa.array([TEN], pa.timestamp("ns", "UTC"))}, {"event_timestamp": TEN}),
     "time in another zone": (
         {"purchased_at": pa.array([TEN], pa.timestamp("ms", "Asia/Kolkata"))},
@@ -81,6 +82,15 @@ REFUSED: dict[str, tuple[pa.Table, str]] = {
     "number for a time": (
         table(purchased_at=pa.array([1730455200])),
         "purchased_at: the column is int64, timestamp is declared",
+    ),
+    "time of day": (
+        table(purchased_at=pa.array([36_000_000_000]).cast(pa.time64("us"))),
+        "purchased_at: the column is t",
+    ),
+    "length of time": (table(total=pa.array([4]).cast(pa.duration("s"))), "total: the column is duration"),
+    "bytes of one length": (
+        table(segment=pa.array([b"gold"], pa.binary(4))),
+        "segment: the column is fixed_size_binary",
     ),
     "missing column": (table(segment=None), "segment: the column is missing"),
     "missing key": (table(customer_id=None), "customer_id: the column is missing"),

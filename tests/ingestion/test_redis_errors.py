@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ def stub(caller: Client, settings: Settings, tmp_path: Path) -> Iterator[Stub]:
         use(settings, before)
 
 
-def post(caller: Client, path: str, body: Any) -> HttpResponse:
-    return caller.post(path, json.dumps(body), content_type="application/json")
+def post(caller: Client, path: str, body: Any, **how: Any) -> HttpResponse:
+    return caller.post(path, json.dumps(body), content_type="application/json", **how)
 
 
 def read(caller: Client, path: str) -> HttpResponse:
@@ -205,6 +206,38 @@ def test_a_bringing_whose_answer_is_lost_claims_nothing_and_is_done_again(caller
     catch_up()
     assert group.online_cursors.get().delta_version == 1
     assert stores.online().positions([(group.name, 1)]) == [1]
+
+
+def test_a_line_that_is_cut_now_and_then_loses_doubles_and_invents_nothing(caller: Client, line: Line) -> None:
+    """One in fifty requests does not reach Redis, and of one in fifty nobody learns what became of it."""
+    group, newest = FeatureGroup.objects.get(), 4
+    pushes: Counter[int] = Counter()
+    reads: Counter[int] = Counter()
+    line.odds = 0.02
+    for number in range(200):
+        at = f"2024-11-01T12:{number // 60:02}:{number % 60:02}Z"
+        body = {"rows": [purchase("C1", at, total_purchases=number + 10), purchase(f"D{number}")]}
+        for _ in range(2):  # the second one repeats it, as a sender does who is not sure
+            answer = post(caller, ROWS, body, headers={"Idempotency-Key": f"k{number}"})
+            pushes[answer.status_code] += 1
+            assert json.loads(answer.content)["accepted"] == 2
+            if answer.status_code == 200:
+                newest = number + 10
+        got = read(caller, READS[0])
+        reads[got.status_code] += 1
+        if got.status_code == 200:
+            assert json.loads(got.content)["total_purchases"] >= newest
+        if number % 20 == 0:
+            catch_up()
+    line.odds = 0.0
+    assert (pushes.keys(), reads.keys()) == ({200, 202}, {200, 503})
+    assert line.cuts >= 10
+    assert_back(caller, READS[0])
+    catch_up()
+    assert read(caller, READS[0]).json() == {"total_purchases": 209}
+    assert sorted(contents.online(group)) == sorted(["s2:C1", *(f"s{len(f'D{n}')}:D{n}" for n in range(200))])
+    offline = Counter((row["customer_id"], row["event_timestamp"]) for row in contents.offline(group))
+    assert (len(offline), set(offline.values())) == (401, {1})
 
 
 def assert_back(caller: Client, path: str) -> None:

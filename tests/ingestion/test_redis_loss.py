@@ -23,6 +23,7 @@ from serving import vectors
 from tests.engine.online.rewinding import Rewinding
 from tests.factories import ELEVEN, NOON, make_customer_group, purchase, write_csv
 from tests.ingestion import contents
+from tests.ingestion.replicas import Pair
 from tests.ingestion.test_materialize import assert_both_stores_agree, damage
 
 Down = Callable[[], AbstractContextManager[None]]
@@ -179,6 +180,77 @@ def test_a_redis_that_goes_back_during_its_rebuild_is_not_opened(sources: Path, 
     catch_up()
     for group in groups:
         assert_both_stores_agree(group, ["customer_id"])
+
+
+@pytest.fixture
+def pair(sources: Path, settings: Settings, tmp_path: Path) -> Iterator[Pair]:
+    """The online store of this test on two servers of its own, one a replica of the other, empty and warm."""
+    with Pair.running(tmp_path) as pair:
+        before = settings.ONLINE_REDIS_URL
+        settings.ONLINE_REDIS_URL = pair.url
+        reconnect()
+        materialize.ensure_warm()
+        yield pair
+        settings.ONLINE_REDIS_URL = before
+        reconnect()
+
+
+def test_a_replica_that_takes_over_without_the_last_writes_gets_them_again(sources: Path, pair: Pair) -> None:
+    """What it lacks came by a run, by drained pushes, by a deletion, and by a push that is in the log alone."""
+    groups = two_groups_with_a_past(sources)
+    pair.wait_until_in_step()
+    pair.cut()
+    for group in groups:
+        more_of_everything(group)
+    before = [contents.online_rows(group) for group in groups]
+    reached_before = [position(group) for group in groups]
+    pair.kill_master()
+    with pytest.raises(Unavailable):
+        total_of(groups[0], "C3")
+    pair.promote()
+    pair.lead_to("replica")
+    assert total_of(groups[0], "C3") == 1  # by the connections of this process, as long as nobody has looked
+    assert [position(group) < reached(group) for group in groups] == [True, True]
+    epoch = CatalogState.current().epoch
+    materialize.ensure_warm()
+    assert CatalogState.current().epoch != epoch  # closed for reading meanwhile
+    assert [contents.online_rows(group) for group in groups] == before
+    assert total_of(groups[0], "C3") == 9
+    assert [position(group) for group in groups] == reached_before
+    catch_up()
+    for group in groups:
+        assert_both_stores_agree_but_deleted(group)
+
+
+def assert_both_stores_agree_but_deleted(group: FeatureGroup) -> None:
+    """The newest row of each customer offline is the one online; C2 was deleted."""
+    newest = {row["customer_id"]: row for row in contents.offline(group)}
+    assert {name: row["_deleted"] for name, row in newest.items()} == {"C1": False, "C2": True, "C3": False}
+    online = contents.online_rows(group)
+    assert {name: (row["_accepted"], row["_ordinal"]) for name, row in newest.items()} == {
+        key.partition(":")[2]: (row.accepted, row.ordinal) for key, row in online.items()
+    }
+
+
+def test_a_replica_that_is_asked_before_it_is_promoted_takes_nothing_and_loses_nothing(
+    sources: Path, pair: Pair
+) -> None:
+    group = make_customer_group()
+    push(group, [purchase("C1", total_purchases=1)])
+    catch_up()
+    pair.wait_until_in_step()
+    pair.cut()
+    assert push(group, [purchase("C1", ELEVEN, total_purchases=2)]).online == "applied"
+    pair.kill_master()
+    pair.lead_to("replica")
+    assert push(group, [purchase("C1", NOON, total_purchases=3)]).online == "pending"
+    catch_up()  # it cannot bring anything there, and says so in the log
+    assert total_of(group, "C1") == 1
+    pair.promote()
+    catch_up()
+    assert total_of(group, "C1") == 3
+    assert_both_stores_agree(group, ["customer_id"])
+    assert position(group) == reached(group)
 
 
 def test_two_positions_that_differ_start_at_the_lower_one(sources: Path) -> None:

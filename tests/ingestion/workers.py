@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine import faults
 from tests.ingestion import processes
 
 QUIET = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -51,6 +52,19 @@ def _celery(log: Path, arguments: list[str], variables: dict[str, str]) -> Itera
 def fault(plan: str) -> dict[str, str]:
     """The variables that arm a fault (engine/faults.py) in a process."""
     return {"FH_FAULT": plan, "FH_FAULTS_ARMED": "1"}
+
+
+@contextmanager
+def failing_at(point: str) -> Iterator[None]:
+    """Whoever comes by the point first in this process fails there; disarmed at the end."""
+    armed = fault(f"{point}:1:raise")
+    faults._passed.clear()
+    os.environ.update(armed)
+    try:
+        yield
+    finally:
+        for name in armed:
+            del os.environ[name]
 
 
 def until(what: Callable[[], object], log: Path | None = None, *, seconds: float = 40) -> None:
