@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,9 +33,11 @@ from engine.errors import (
     near_names,
 )
 from engine.offline.storage import storage_errors
-from engine.schema import EVENT_TIMESTAMP
+from engine.pointintime.spine import Spine
+from engine.schema import EVENT_TIMESTAMP, Field
 from serving import spines, training
 from serving.manifest import Manifest, differences
+from serving.splits import COLUMN, Split
 from serving.training import Asked
 
 log = logging.getLogger(__name__)
@@ -51,20 +53,24 @@ def register(
     event_timestamp: str = EVENT_TIMESTAMP,
     known_at: bool = False,
     statuses: bool = False,
+    split: Split | None = None,
     by: str = "",
 ) -> TrainingDataset:
-    """A dataset to be made by a queued run, its spine kept; see `hand_over` and `execute`.
+    """A dataset to be made by a queued run, its spine kept; see `hand_over` and `execute`. A split is a column of it.
 
     Raises Conflict for a name that is taken, InvalidSpine for a spine that cannot be joined, naming each problem, and
     what a read of the features raises: all of it before anything is kept.
     """
     _check_name(name)
-    parquet = training.checked_spine(asked, spine, event_timestamp=event_timestamp, statuses=statuses)
+    parquet, keys = training.checked_spine(asked, spine, event_timestamp=event_timestamp, statuses=statuses)
+    if split and COLUMN in spines.columns_of(parquet):
+        raise InvalidInput(f"The spine has a column {COLUMN} already; rename it, or leave the split out.")
     with transaction.atomic():
         run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by)
         folder = stores.dataset_folder(str(run.pk))
         with storage_errors(stores.offline_root()):
-            _keep_spine(parquet, folder)
+            folder.mkdir(parents=True)
+            _keep_spine(Spine.of(parquet, event_timestamp), split, keys, folder / "spine.parquet")
         try:
             with transaction.atomic():
                 return TrainingDataset.objects.create(
@@ -75,6 +81,7 @@ def register(
                     event_timestamp=event_timestamp,
                     known_at=known_at,
                     statuses=statuses,
+                    split=split.as_json() if split else None,
                 )
         except IntegrityError as error:
             shutil.rmtree(folder)
@@ -94,12 +101,12 @@ def _taken(name: str) -> Conflict:
     return Conflict(f"There is a dataset {name} already; drop it first, or choose another name.")
 
 
-def _keep_spine(spine: pa.Table | Path, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    if isinstance(spine, Path):
-        shutil.copyfile(spine, folder / "spine.parquet")
-    else:
-        pq.write_table(spine, folder / "spine.parquet", compression="zstd", write_page_checksum=True)
+def _keep_spine(spine: Spine, split: Split | None, keys: Sequence[Field], path: Path) -> None:
+    schema = spine.schema.append(pa.field(COLUMN, pa.string())) if split else spine.schema
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        for batch in spine.batches():
+            parts = [split.parts(batch, spine.event_timestamp, keys)] if split else []
+            writer.write_batch(pa.record_batch([*batch.columns, *parts], schema=schema))
 
 
 def find(name: str) -> TrainingDataset:

@@ -25,6 +25,7 @@ from engine.errors import InvalidInput
 from engine.parquet import open_parquet
 from engine.schema import EVENT_TIMESTAMP
 from serving import arrow, datasets, spines
+from serving.splits import Split
 from serving.training import Asked
 
 PARQUET = "application/vnd.apache.parquet"
@@ -56,6 +57,9 @@ class DatasetBodySerializer(serializers.Serializer[Any]):
     event_timestamp = serializers.CharField(required=False, help_text="The spine's time column: event_timestamp.")
     known_at = serializers.BooleanField(required=False, help_text="Only what had been received by each row's time.")
     statuses = serializers.BooleanField(required=False, help_text="Adds a <feature>__status column per feature.")
+    split = serializers.JSONField(
+        required=False, help_text='A column `split`: {"at": [time, ...]} or {"fractions": [0.8, 0.2], "seed": "..."}.'
+    )
 
 
 class DatasetsView(APIView):
@@ -82,7 +86,7 @@ class DatasetsView(APIView):
 
 
 def _registered(body: dict[str, Any], *, by: str) -> TrainingDataset:
-    optional = {"feature_service", "features", "event_timestamp", "known_at", "statuses"}
+    optional = {"feature_service", "features", "event_timestamp", "known_at", "statuses", "split"}
     require_keys(body, required={"name", "spine"}, optional=optional)
     for name, kind in {"name": str, "event_timestamp": str, "known_at": bool, "statuses": bool}.items():
         if name in body and not isinstance(body[name], kind):
@@ -96,6 +100,7 @@ def _registered(body: dict[str, Any], *, by: str) -> TrainingDataset:
         event_timestamp=event_timestamp,
         known_at=body.get("known_at", False),
         statuses=body.get("statuses", False),
+        split=Split.from_json(body["split"]) if body.get("split") is not None else None,
         by=by,
     )
 

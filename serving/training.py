@@ -24,7 +24,7 @@ from engine.errors import InvalidInput
 from engine.pointintime import duckdb
 from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
 from engine.pointintime.spine import Spine, check_spine
-from engine.schema import EVENT_TIMESTAMP
+from engine.schema import EVENT_TIMESTAMP, Field
 from engine.status import NOT_FOUND
 from serving import spines
 from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
@@ -164,8 +164,8 @@ def plan(
 
 def checked_spine(
     asked: Asked, spine: pa.Table | Path, *, event_timestamp: str = EVENT_TIMESTAMP, statuses: bool = False
-) -> pa.Table | Path:
-    """The spine as a table or a Parquet file, seen to be one that these features can be joined onto; see `build`."""
+) -> tuple[pa.Table | Path, tuple[Field, ...]]:
+    """The spine as a table or a Parquet file, seen to be one that these features can be joined onto, and their keys."""
     columns = spines.columns_of(spine)
     catalog = snapshot.load()
     plan = asked.make_plan()(catalog)
@@ -173,7 +173,7 @@ def checked_spine(
     parquet = spines.opened(spine, event_timestamp, plan.keys)
     outputs = [*names, *(name + STATUS_SUFFIX for name in names if statuses)]
     check_spine(Spine.of(parquet, event_timestamp), plan.keys, outputs)
-    return parquet
+    return parquet, plan.keys
 
 
 def output_names(features: Sequence[FeatureSnapshot], spine: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ class TrainingDataset(models.Model):
     """A spine joined with features, kept. It is there once `run` has succeeded: then it has a manifest and a file.
 
     features: as they were asked for; empty when `service` was.
+    split:    as serving/splits.py writes it; None: all rows are one.
     file:     the name of its Parquet file in its folder.
     manifest: as serving/manifest.py writes it.
     """
@@ -26,6 +27,7 @@ class TrainingDataset(models.Model):
     event_timestamp = models.CharField(max_length=255)
     known_at = models.BooleanField(default=False)
     statuses = models.BooleanField(default=False)
+    split = models.JSONField(null=True, blank=True)
     manifest = models.JSONField(null=True, blank=True)
     file = models.CharField(max_length=64, blank=True)
     size_bytes = models.PositiveBigIntegerField(null=True, blank=True)

@@ -11,25 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from django.core.management import call_command
-from django.test import TestCase
 
 from catalog import runs, stores
 from catalog.models import FeatureGroup, FeatureService, Run, RunState, TrainingDataset
 from engine.errors import Conflict, CorruptData, InvalidInput, InvalidSpine, LeaseLost, RunFailed, UnknownName
 from engine.offline.compaction import FILES_AT_LEAST
 from engine.offline.vacuum import RETENTION, vacuum
+from engine.schema import Dtype, Field
 from ingestion import drain, upkeep
 from ingestion.push import push
 from serving import datasets, training
-from serving.tasks import build_dataset
+from serving.splits import Split
 from serving.training import Asked
 from tests.factories import make_customer_group, purchase
 from tests.ingestion import contents
-from tests.serving.conftest import NOW, Hub
-from tests.serving.test_entity_vector import answer_of
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
-ROUTE = "/api/v1/training-datasets"
 TOTAL = Asked(features=("total_purchases", "customer_segment"))
 
 
@@ -205,55 +202,60 @@ def test_a_table_of_the_same_rows_is_built_in_memory(group: FeatureGroup) -> Non
     assert built.equals(pq.read_table(datasets.data_file(made())))
 
 
-# Over HTTP.
+# Splits.
 
 
-def test_over_http_it_is_asked_for_made_by_a_worker_and_taken(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Run] = []
-    monkeypatch.setattr(runs, "hint", told.append)
-    rows = [
-        {"customer_id": "C1", "event_timestamp": NOW.isoformat(), "label": 1.5},
-        {"customer_id": "C9", "label": None},
-    ]
-    rows[1]["event_timestamp"] = NOW.isoformat()
-    body = {"name": "churn", "features": ["tickets"], "spine": rows, "statuses": True}
-    with TestCase.captureOnCommitCallbacks(execute=True):
-        response = hub.post("/api/v1/training-datasets", body)
-    asked = response.json()
-    assert response.status_code == 202
-    assert (asked["state"], asked["rows"], response["Location"]) == ("queued", None, f"{ROUTE}/churn")
-    assert answer_of(hub.get(f"{ROUTE}/churn/data"), 409)["detail"].startswith("The dataset churn is not there")
-    build_dataset.apply([str(told[0].pk)])
-    done = answer_of(hub.get(f"{ROUTE}/churn"))
-    assert (done["state"], done["rows"], done["progress"], done["null_rates"]) == ("succeeded", 2, 1, {"tickets": 0.5})
-    assert [one["name"] for one in answer_of(hub.get(ROUTE))["datasets"]] == ["churn"]
-    parquet = hub.get(f"{ROUTE}/churn/data")
-    table = pq.read_table(pa.BufferReader(b"".join(parquet)))  # type: ignore[arg-type]
-    assert table["tickets__status"].to_pylist() == ["PRESENT", "NOT_FOUND"]
-    arrow = hub.get(f"{ROUTE}/churn/data", Accept="application/vnd.apache.arrow.stream")
-    assert pa.ipc.open_stream(b"".join(arrow)).read_all().equals(table)  # type: ignore[arg-type]
-    assert hub.client.delete(f"{ROUTE}/churn", headers={"Authorization": f"Bearer {hub.key}"}).status_code == 204
-    assert answer_of(hub.get(f"{ROUTE}/churn"), 404)["code"] == "not_found"
+def test_split_by_time_no_row_for_testing_lies_before_one_for_training(group: FeatureGroup) -> None:
+    days = [NOON + timedelta(days=day) for day in (0, 3, 1, 2, 1)]
+    rows = pa.table({"customer_id": ["C1"] * 5, "event_timestamp": pa.array(days, pa.timestamp("us", "UTC"))})
+    split = Split.from_json({"at": ["2026-01-06T12:00:00Z", "2026-01-07T12:00:00+00:00"]})
+    dataset = datasets.register("churn", TOTAL, rows, split=split)
+    datasets.execute(dataset.run)
+    table = pq.read_table(datasets.data_file(datasets.find("churn")))
+    assert table.column_names[:3] == ["customer_id", "event_timestamp", "split"]
+    assert table["split"].to_pylist() == ["train", "test", "validation", "test", "validation"]
+
+
+def test_split_by_entity_each_stays_on_its_side_in_every_dataset(group: FeatureGroup) -> None:
+    split = Split.from_json({"fractions": [0.7, 0.3], "seed": "churn"})
+    customers = [f"C{n}" for n in range(1000)] * 2
+    sides = parts_of(split, customers)
+    assert sides[:1000] == sides[1000:]
+    assert 650 < sides[:1000].count("train") < 750
+    assert parts_of(split, customers[500:]) == sides[500:]
+    assert parts_of(Split(fractions=(0.7, 0.3), seed="other"), customers) != sides
+    assert sides[:6] == ["test", "train", "test", "train", "test", "train"]  # for ever: datasets are made again
+
+
+def parts_of(split: Split, customers: list[str]) -> list[str]:
+    keys = [Field("customer_id", Dtype("string"))]
+    (batch,) = spine(*customers).to_batches()
+    return list(split.parts(batch, "event_timestamp", keys).to_pylist())
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    "said",
     [
-        ({"name": "churn"}, 400, "spine"),
-        ({"name": 7, "spine": [], "features": ["tickets"]}, 400, "name is a text"),
-        ({"name": "churn", "spine": [], "features": ["tickets"], "feature_service": "churn"}, 400, "one of"),
-        ({"name": "churn", "spine": "x", "features": ["tickets"]}, 400, "spine is a list"),
-        ({"name": "churn", "spine": {"path": "../../etc/passwd"}, "features": ["tickets"]}, 422, "source root"),
-        ({"name": "churn", "spine": [1], "features": ["tickets"]}, 422, "a row is an object"),
-        ({"name": "churn", "spine": [{"customer_id": "C1", "event_timestamp": "2026-01-01T00:00:00"}]}, 422, "row 0"),
-        ({"name": "churn", "spine": [{"customer_id": 7, "event_timestamp": "2026-01-01T00:00:00Z"}]}, 422, "row 0"),
-        ({"name": "churn", "spine": [{"event_timestamp": "2026-01-01T00:00:00Z"}]}, 422, "customer_id"),
-        ({"name": "churn", "spine": [], "features": ["tikets"]}, 400, "tikets"),
-        ({"name": "churn", "spine": [], "features": ["tickets"], "known_at": "yes"}, 400, "true or false"),
+        7,
+        {},
+        {"at": []},
+        {"at": ["2026-01-01"]},
+        {"at": [None]},
+        {"at": ["2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"]},
+        {"at": ["2026-01-01T00:00:00Z"], "fractions": [0.5, 0.5]},
+        {"fractions": [1.0]},
+        {"fractions": [0.5, 0.6]},
+        {"fractions": [1.5, -0.5]},
+        {"fractions": [0.5, "x"]},
+        {"fractions": [0.5, 0.5], "seed": 1},
     ],
 )
-def test_what_a_body_lacks_is_said_before_any_work(hub: Hub, body: dict[str, Any], status: int, said: str) -> None:
-    whole = body if "features" in body or "spine" not in body else {**body, "features": ["tickets"]}
-    assert said in hub.post(ROUTE, whole).content.decode()
-    assert hub.post(ROUTE, whole).status_code == status
-    assert not TrainingDataset.objects.exists()
+def test_a_split_that_is_none_is_refused_saying_what_is_right(said: Any) -> None:
+    with pytest.raises(InvalidInput, match="split is"):
+        Split.from_json(said)
+
+
+def test_a_spine_with_a_column_of_that_name_is_refused(group: FeatureGroup) -> None:
+    rows = spine("C1").rename_columns(["customer_id", "event_timestamp", "split"])
+    with pytest.raises(InvalidInput, match="has a column split already"):
+        datasets.register("churn", TOTAL, rows, split=Split(fractions=(0.5, 0.5)))

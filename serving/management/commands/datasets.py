@@ -7,12 +7,14 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from catalog.bodies import parse_json
 from catalog.commands import FeaturehubCommand
 from catalog.models import TrainingDataset
 from engine.errors import InvalidInput
 from engine.schema import EVENT_TIMESTAMP
 from serving import datasets
 from serving.datasets_api import summary
+from serving.splits import Split
 from serving.training import Asked
 
 
@@ -27,6 +29,7 @@ class Command(FeaturehubCommand):
         parser.add_argument("--timestamp", default=EVENT_TIMESTAMP, help="make: the spine's time column.")
         parser.add_argument("--known-at", action="store_true", help="make: only what had been received by then.")
         parser.add_argument("--statuses", action="store_true", help="make: add <feature>__status columns.")
+        parser.add_argument("--split", help='make: as over HTTP, such as {"fractions": [0.8, 0.2]}.')
         parser.add_argument("--out", type=Path, help="rebuild: the Parquet file to write.")
 
     def run(self, **options: Any) -> int | None:
@@ -66,6 +69,7 @@ class Command(FeaturehubCommand):
             event_timestamp=options["timestamp"],
             known_at=options["known_at"],
             statuses=options["statuses"],
+            split=Split.from_json(parse_json(options["split"].encode())) if options["split"] else None,
             by="command",
         )
         datasets.execute(dataset.run)
