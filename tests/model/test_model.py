@@ -57,7 +57,8 @@ def stack(tmp_path: Path, settings: Settings, redis_clean: redis.Redis) -> Itera
             yield made
         finally:
             made.end()
-            own.start()  # for its user, who stops it
+            if not own.is_up:
+                own.start()  # for its user, who stops it
             forget()
 
 
