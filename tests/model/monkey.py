@@ -19,10 +19,10 @@ from tests.model.shown import Rewind
 from tests.model.stack import ComesBack, Member, Redis, Stack
 
 #: Who is killed how often, and what is stopped how often for each kill.
-VICTIMS = {"web": 4, "web process": 4, "worker": 6, "beat": 2, "redis": 5}
+VICTIMS = {"web": 2, "web process": 5, "worker": 5, "beat": 2, "redis": 6}
 PAUSES_PER_KILL = 0.3
 PAUSED = {"web": 1, "worker": 2, "redis": 1}
-COMES_BACK: dict[ComesBack, int] = {"file": 4, "wiped": 4, "old file": 2}
+COMES_BACK: dict[ComesBack, int] = {"file": 5, "wiped": 3, "old file": 2}
 
 #: Seconds that a process is left alone after its start, so that it is at work when it is killed.
 SECONDS_TO_GET_GOING = {"web": 3.0, "worker": 3.0, "beat": 2.0, "redis": 0.5}
