@@ -18,22 +18,26 @@ class Report:
     pauses: Counter[str] = field(default_factory=Counter)
     figures: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    #: What was killed when; told when there are faults.
+    deeds: list[str] = field(default_factory=list)
 
     def text(self, history: History) -> str:
         """A line per subject; the faults last, by name, a few of each."""
         outcomes = Counter((operation.kind, operation.outcome) for operation in history.operations.values())
+        attempts = [attempt.outcome for operation in history.operations.values() for attempt in operation.attempts]
         lines = [
             f"seed {self.seed}",
             f"kills    {self.kills.total()}: {_listed(self.kills)}",
             f"pauses   {self.pauses.total()}: {_listed(self.pauses)}",
-            f"operations {outcomes.total()}",
+            f"attempts {len(attempts)}: {_listed(Counter(attempts))}",
+            f"operations {outcomes.total()}, after their last attempt",
             *(f"  {kind}: {_listed(_of_kind(outcomes, kind))}" for kind in sorted({kind for kind, _ in outcomes})),
             f"answers  {_listed(Counter(history.answers))}",
             f"readings {len(history.readings)}: {_listed(Counter(reading.sight for reading in history.readings))}",
             *(f"{name}: {figure}" for name, figure in self.figures.items()),
             f"faults   {len(self.faults)}: {_listed(Counter(fault.name for fault in self.faults))}".rstrip(": "),
         ]
-        return "\n".join([*lines, *_examples(self.faults)]) + "\n"
+        return "\n".join([*lines, *_examples(self.faults), *(self.deeds if self.faults else [])]) + "\n"
 
 
 def _of_kind(outcomes: Counter[tuple[str, str]], kind: str) -> Counter[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -38,6 +37,11 @@ class Member:
     def is_up(self) -> bool:
         return self.process is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended without having been killed."""
+        return self.process is not None and self.process.poll() is not None
+
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -54,7 +58,8 @@ class Member:
         """kill -9 of the process and its children; the parent is stopped first, so that it makes no new ones."""
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGSTOP)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)
         for child in self.children():
             with suppress(psutil.NoSuchProcess):
                 child.kill()
@@ -62,13 +67,17 @@ class Member:
         self.process.wait()
         self.process = None
 
-    def kill_child(self, rng: random.Random) -> bool:
-        """kill -9 of one child, which the parent has to replace; False without any."""
+    def kill_oldest_child(self) -> bool:
+        """kill -9 of one child, which the parent has to replace; False without any.
+
+        The oldest, since granian gives up when a process ends that it has replaced 5.5 seconds before or less.
+        """
         children = sorted(self.children(), key=lambda child: child.pid)
         if not children:
             return False
         with suppress(psutil.NoSuchProcess):
-            rng.choice(children).kill()
+            children[0].kill()
+        self.started_at = time.time()
         return True
 
     def signal(self, number: signal.Signals) -> None:
@@ -150,6 +159,8 @@ class Stack:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self.redis = redis
+        #: How long the web server took at last: a measure of how busy the machine is.
+        self.seconds_to_come_up = 0.0
         variables = {"REDIS_URL": redis.url, "FEATUREHUB_LOG_LEVEL": "WARNING", **variables}
         celery = [sys.executable, "-m", "celery", "-A", "featurehub.celery"]
         worker = [*celery, "worker", "-c", "2", "--without-gossip", "--without-mingle", "-l", "WARNING"]
@@ -177,7 +188,7 @@ class Stack:
             member.kill()
 
     def wait_for_web(self) -> None:
-        """Until the web server takes connections; what comes then it holds until the application is there."""
+        """Until the web server takes connections, which its processes do when the application is there."""
 
         def listens() -> bool:
             assert self.web.process is not None
@@ -187,6 +198,7 @@ class Stack:
             return False
 
         until(listens, self.web.log, seconds=SECONDS_TO_COME_UP)
+        self.seconds_to_come_up = time.time() - self.web.started_at
 
 
 def _granian(port: int) -> list[str]:

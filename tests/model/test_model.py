@@ -72,7 +72,7 @@ def forget() -> None:
 
 def check(stack: Stack, folder: Path, *, seed: int, kills: int) -> tuple[Report, History]:
     """One whole run of the model checker."""
-    begun, history, report = time.monotonic(), History(), Report(seed)
+    begun, started, history, report = time.monotonic(), time.time(), History(), Report(seed)
     groups = world.make_groups()
     materialize.ensure_warm()
     stack.start()
@@ -88,7 +88,10 @@ def check(stack: Stack, folder: Path, *, seed: int, kills: int) -> tuple[Report,
         stack.wait_for_web()
     finally:
         crew.end()
+    monkey.look()
+    report.faults += monkey.faults
     report.kills, report.pauses = monkey.kills, monkey.pauses
+    report.deeds = [f"  {at - started:.1f} s {deed}" for at, deed in monkey.deeds]
     report.figures["seconds of kills"] = f"{time.monotonic() - begun:.0f}"
     judge(report, history, monkey, groups, stack=stack, web=web)
     report.figures["seconds in all"] = f"{time.monotonic() - begun:.0f}"
