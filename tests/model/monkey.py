@@ -132,8 +132,11 @@ class Monkey:
             self._later(seconds, partial(target.signal, signal.SIGCONT))
 
     def _target(self, victim: str) -> Member | Redis:
-        members = {"web": self.stack.web, "web process": self.stack.web, "worker": self.stack.worker}
-        return {**members, "beat": self.stack.beat, "redis": self.stack.redis}[victim]
+        if victim == "redis":
+            return self.stack.redis
+        if victim == "worker":
+            return self.rng.choice(self.stack.workers)
+        return self.stack.beat if victim == "beat" else self.stack.web
 
 
 _ARTICLE = {"file": "its file", "wiped": "nothing", "old file": "an old file"}

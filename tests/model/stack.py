@@ -153,7 +153,7 @@ def _copy(files: list[Path], folder: Path) -> None:
 
 
 class Stack:
-    """Web, worker and beat on the database of the test, and a Redis of their own; as the Procfile starts them."""
+    """Web, two workers and beat on the database of the test, and a Redis of their own; as the Procfile starts them."""
 
     def __init__(self, folder: Path, redis: Redis, **variables: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -166,12 +166,13 @@ class Stack:
         worker = [*celery, "worker", "-c", "2", "--without-gossip", "--without-mingle", "-l", "WARNING"]
         beat = [*celery, "beat", "--max-interval", "1", "--pidfile", "", "-l", "WARNING"]
         self.web = Member("web", _granian(self.port), folder / "web.log", variables)
-        self.worker = Member("worker", worker, folder / "worker.log", variables)
+        #: Two, so that each drain, run and rebuild has somebody who may take it up too soon.
+        self.workers = tuple(Member("worker", worker, folder / f"worker{n}.log", variables) for n in (1, 2))
         self.beat = Member("beat", beat, folder / "beat.log", variables)
 
     @property
     def members(self) -> tuple[Member, ...]:
-        return self.web, self.worker, self.beat
+        return self.web, *self.workers, self.beat
 
     def start(self) -> None:
         """Start what does not run."""

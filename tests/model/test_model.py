@@ -44,7 +44,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def stack(tmp_path: Path, settings: Settings, redis_clean: redis.Redis) -> Iterator[Stack]:
-    """A hub of this test's own: stores, Redis, web, worker and beat, all of them up."""
+    """A hub of this test's own: stores, Redis, web, workers and beat."""
     (tmp_path / "sources" / "drops").mkdir(parents=True)
     settings.FEATUREHUB_SOURCE_ROOTS = (tmp_path / "sources",)
     settings.FEATUREHUB_OFFLINE_PATH = tmp_path / "offline"
@@ -168,13 +168,13 @@ def _rebuild(stack: Stack, web: Web) -> float:
     begun = time.monotonic()
     stack.redis.kill()
     stack.redis.start("wiped")
-    until(lambda: web.ask("GET", f"/features/customer/{world.KEYS[0]}")[0] in (200, 404), stack.worker.log)
+    until(lambda: web.ask("GET", f"/features/customer/{world.KEYS[0]}")[0] in (200, 404), stack.workers[0].log)
     return time.monotonic() - begun
 
 
-def run_and_tell(stack: Stack, folder: Path, *, seed: int, kills: int) -> str:
+def run_and_tell(stack: Stack, folder: Path, *, seed: int, kills: int, test: str = "-k monkey") -> str:
     """One run; its report, printed too. Fails with the faults and the command that repeats it."""
-    command = f"pytest tests/model -m '' -k monkey --model-seed {seed} --model-kills {kills}"
+    command = f"pytest tests/model {test} --model-seed {seed} --model-kills {kills}"
     print(f"model checker: {command}")
     report, history = check(stack, folder, seed=seed, kills=kills)
     text = report.text(history)
@@ -183,7 +183,7 @@ def run_and_tell(stack: Stack, folder: Path, *, seed: int, kills: int) -> str:
     return text
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)  # the machine may be busy; on two cores of its own it takes a minute
 def test_whatever_the_monkey_kills_both_stores_end_as_the_clients_were_told(
     stack: Stack, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
@@ -196,7 +196,8 @@ def test_whatever_the_monkey_kills_both_stores_end_as_the_clients_were_told(
 def test_two_hundred_kills_change_nothing_either(stack: Stack, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     seed = pytestconfig.getoption("model_seed")
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    text = run_and_tell(stack, tmp_path, seed=seed, kills=pytestconfig.getoption("model_kills") or KILLS_OF_SOAK)
+    kills = pytestconfig.getoption("model_kills") or KILLS_OF_SOAK
+    text = run_and_tell(stack, tmp_path, seed=seed, kills=kills, test="-m soak -k two_hundred")
     REPORT_OF_SOAK.write_text(text)
 
 

@@ -44,7 +44,8 @@ def make_groups() -> list[FeatureGroup]:
         add_feature(group, "amount", "float64", min_value=0)
         add_feature(group, "label", "string")
         add_feature(group, "proof", "int64", expression="operation * 1000 + number")
-    _task("catch up often", "ingestion.tasks.catch_up")
+    for often in ("catch up often", "catch up at the same time"):
+        _task(often, "ingestion.tasks.catch_up")
     _task("upkeep often", "ingestion.tasks.upkeep")
     return groups
 
