@@ -107,12 +107,12 @@ def out_of_order(history: History, tables: Tables, rewinds: Sequence[Rewind]) ->
     """
     found: list[Fault] = []
     excused = 0
-    promises = {key: sorted(made) for key, made in _promises(history, tables).items()}
-    floors = {key: list(accumulate((version for _, version in made), max)) for key, made in promises.items()}
+    promises = {key: sorted(made, key=_moment) for key, made in _promises(history, tables).items()}
+    floors = {key: list(accumulate((each.version for each in made), max)) for key, made in promises.items()}
     for reading in history.readings:
         key = (reading.group, reading.key)
         newest = _newest(reading, tables)
-        before = bisect_left(promises.get(key, ()), (reading.begun,))
+        before = bisect_left(promises.get(key, ()), reading.begun, key=_moment)
         floor = floors[key][before - 1] if before else NOTHING
         if reading.row and not newest:
             found.append(Fault("vanished row", f"{_told(reading)} was shown and is not stored"))
@@ -120,20 +120,35 @@ def out_of_order(history: History, tables: Tables, rewinds: Sequence[Rewind]) ->
             if _is_excused(newest, promises[key][:before], reading, rewinds):
                 excused += 1
             else:
-                found.append(Fault("older value", f"{_told(reading)} was shown after {floor} had been"))
+                promise = next(each for each in promises[key] if each.version == floor)
+                found.append(Fault("older value", f"{_told(reading)} was shown after {promise}"))
     return found, excused
 
 
-def _promises(history: History, tables: Tables) -> Mapping[GroupKey, list[tuple[float, Version]]]:
-    """The moment from which on each version, or a newer one, has to be shown."""
-    promises: dict[GroupKey, list[tuple[float, Version]]] = defaultdict(list)
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """From `moment` on `version` or a newer one has to be shown; what says so was `begun` before."""
+
+    begun: float
+    moment: float
+    version: Version
+
+
+def _moment(promise: _Promise) -> float:
+    return promise.moment
+
+
+def _promises(history: History, tables: Tables) -> Mapping[GroupKey, list[_Promise]]:
+    """What was answered as applied, and what was shown, by group and key."""
+    promises: dict[GroupKey, list[_Promise]] = defaultdict(list)
     for operation, row in history.rows():
-        applied = [attempt.ended for attempt in operation.attempts if attempt.is_applied]
-        if applied and (stored := tables.versions(row)):
-            promises[row.group, row.key].append((min(applied), stored[0]))
+        stored = tables.versions(row)
+        for attempt in operation.attempts if stored else ():
+            if attempt.is_applied:
+                promises[row.group, row.key].append(_Promise(attempt.begun, attempt.ended, stored[0]))
     for reading in history.readings:
         if oldest := _oldest(reading, tables):
-            promises[reading.group, reading.key].append((reading.ended, oldest))
+            promises[reading.group, reading.key].append(_Promise(reading.begun, reading.ended, oldest))
     return promises
 
 
@@ -153,15 +168,16 @@ def _newest(reading: Reading, tables: Tables) -> Version:
     return max(tables.deletions.get((reading.group, reading.key), ()), default=NOTHING)
 
 
-def _is_excused(
-    newest: Version, promises: Sequence[tuple[float, Version]], reading: Reading, rewinds: Sequence[Rewind]
-) -> bool:
-    """Whether Redis had lost what was promised, and nothing newer has been promised since."""
+def _is_excused(newest: Version, promises: Sequence[_Promise], reading: Reading, rewinds: Sequence[Rewind]) -> bool:
+    """Whether Redis had lost what was promised, and nothing newer has been promised since.
+
+    A promise that began before Redis was killed and was heard afterwards is one that was lost.
+    """
     lost = [rewind.at for rewind in rewinds if rewind.at <= reading.ended and reading.begun < rewind.until]
     since = max(lost, default=float("inf"))
-    return bool(lost) and all(version <= newest for moment, version in promises if moment > since)
+    return bool(lost) and all(promise.version <= newest for promise in promises if promise.begun > since)
 
 
 def _told(reading: Reading) -> str:
     what = f"row {reading.row.operation}/{reading.row.number}" if reading.row else reading.sight
-    return f"{reading.group} {reading.key}: {what} at {reading.event}"
+    return f"{reading.group} {reading.key}: {what} at {reading.event}, read from {reading.begun} to {reading.ended},"

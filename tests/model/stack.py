@@ -72,7 +72,7 @@ class Member:
 
         The oldest, since granian gives up when a process ends that it has replaced 5.5 seconds before or less.
         """
-        children = sorted(self.children(), key=lambda child: child.pid)
+        children = sorted(self.children(), key=lambda child: child.create_time())
         if not children:
             return False
         with suppress(psutil.NoSuchProcess):

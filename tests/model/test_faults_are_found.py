@@ -247,6 +247,8 @@ def test_a_row_that_was_shown_and_is_nowhere_is_found() -> None:
 def test_a_redis_that_went_back_excuses_what_it_lost_and_only_for_a_while() -> None:
     older = reading(OLDER, 1_030)
     assert order_faults(older, rewinds=(Rewind(1_025, 1_040),)) == (set(), 1)
+    assert order_faults(reading(NEWER, 1_024.8), older, rewinds=(Rewind(1_025, 1_040),)) == (set(), 1)  # heard later
+    assert order_faults(reading(NEWER, 1_025.1), older, rewinds=(Rewind(1_025, 1_040),)) == ({"older value"}, 0)
     assert order_faults(older, rewinds=(Rewind(1_025, 1_029),)) == ({"older value"}, 0)
     assert order_faults(older, rewinds=(Rewind(1_019, 1_040),)) == ({"older value"}, 0)  # the newer came after it
 
