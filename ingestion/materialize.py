@@ -38,8 +38,8 @@ from ingestion.tables import require_kept
 
 log = logging.getLogger(__name__)
 
-#: How long a rebuild may be silent before another process takes it up. As long does the store stay cold when its process
-#: was killed, or when Redis was restarted from its file, with the lock in it, under a rebuild.
+#: How long a rebuild may be silent before another process takes it up. So long, too, the store stays cold when its
+#: process was killed, or when Redis was restarted from its file, with the lock in it, under a rebuild.
 REBUILD_LOCK_SECONDS = 20.0
 #: How long work that is under way may be silent: well below a run's lease and the lock above.
 SECONDS_BETWEEN_SIGNS = 5.0
