@@ -36,8 +36,8 @@ from tests.model.stored import Tables
 KILLS = 20
 KILLS_OF_SOAK = 200
 REPORT_OF_SOAK = PROJECT / "docs" / "model-checker-report.txt"
-#: Seeds whose choices once led to something that was mended. 21: a rebuild whose worker was killed kept the store cold for
-#: a minute.
+#: Seeds whose choices once led to something that was mended.
+#: 21: a rebuild whose worker was killed kept the store cold for a minute.
 SEEDS = (21,)
 
 pytestmark = pytest.mark.django_db(transaction=True)
