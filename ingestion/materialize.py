@@ -182,7 +182,7 @@ def encoded_rows(
 
 def _by_schema(frame: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
     """The rows of each schema id; most often all are of one, which costs no grouping."""
-    numbers = frame[SCHEMA].unique().to_list()
+    numbers = set(frame[SCHEMA].to_list())
     for number in numbers:
         yield number, frame if len(numbers) == 1 else frame.filter(pl.col(SCHEMA) == number)
 
