@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 import polars as pl
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from catalog import writable
@@ -29,10 +28,6 @@ from ingestion.quarantine import Quarantine
 
 #: How often rows are computed for a group that changes meanwhile, before the sender is told to try again.
 ATTEMPTS = 3
-#: How long a thread waits for its turn, as long as SQLite then waits for other processes.
-TURN_SECONDS = 5.0
-
-_writing = threading.Lock()
 
 Online = Literal["applied", "pending"]
 OnError = Literal["reject", "quarantine"]
@@ -156,7 +151,7 @@ def _log(target: WritableGroup, computed: Computed, *, by: str, repeatable: Repe
     Raises _Repeated, and SchemaMoved when any definition has changed by now; nothing is kept then.
     """
     group, schema, offline, batch = target.group, target.schema, None, None
-    with _kept_payloads(group, computed, by) as quarantine, _turn(), transaction.atomic():
+    with _kept_payloads(group, computed, by) as quarantine, transaction.atomic():
         record = _claim(group, repeatable)  # first: it is what a parallel repetition waits for
         if CatalogState.read().definitions != target.definitions:
             raise SchemaMoved(f"{group.name} changed while the rows were computed for it; send them again.")
@@ -170,24 +165,6 @@ def _log(target: WritableGroup, computed: Computed, *, by: str, repeatable: Repe
         if record:
             record.answered(computed.accepted.height, computed.rejected_count, batch)
     return offline
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    """This thread's turn to write, where the database has one writer at a time.
-
-    SQLite's own waiting is no queue: each waiter sleeps up to a tenth of a second and looks again, so that of eight
-    senders some waited for half a second (measured). Between threads of one process this is a queue, or nearly.
-    """
-    if connection.vendor != "sqlite":
-        yield
-        return
-    if not _writing.acquire(timeout=TURN_SECONDS):
-        raise Unavailable("The database is busy with other writers; try again.")
-    try:
-        yield
-    finally:
-        _writing.release()
 
 
 def _claim(group: FeatureGroup, repeatable: Repeatable | None) -> IdempotencyKey | None:
