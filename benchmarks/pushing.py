@@ -36,7 +36,7 @@ class Work:
     requests: int
 
 
-WORKS = (Work(1, 1, 150), Work(1, 8, 300), Work(500, 1, 20), Work(500, 8, 40))
+WORKS = (Work(1, 1, 150), Work(1, 8, 300), Work(500, 1, 40), Work(500, 8, 120))
 WARMING_UP = Work(500, 8, 16)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+import orjson
 from django.http import HttpRequest
 from django.http.request import RawPostDataException
 from rest_framework.request import Request
@@ -15,6 +16,8 @@ from rest_framework.request import Request
 from engine.errors import InvalidInput, Problem, TooLarge, UnsupportedMediaType
 
 MAX_BYTES = 10 << 20
+_DOUBTFUL = object()
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # may be one of a whole pair, too
 
 
@@ -81,6 +84,27 @@ def parse_json(body: bytes) -> Any:
     Numbers are what they are written as: a float too large is infinite, and so is an integer of more digits than Python
     converts, so that whoever gets them names the place.
     """
+    document = _plain(body)
+    return _judged(body) if document is _DOUBTFUL else document
+
+
+def _plain(body: bytes) -> Any:
+    """What a quick reader makes of a body in which nothing is doubtful: most bodies are so, and it takes a tenth.
+
+    It takes the last of two equal keys and rounds integers beyond 64 bits, silently. Without an escape each colon of
+    the body stands behind a key or in a string, so that what it has left out shows in their number.
+    """
+    if b"\\" in body or _LONG_NUMBER.search(body):
+        return _DOUBTFUL
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _DOUBTFUL
+    return document if orjson.dumps(document).count(b":") == body.count(b":") else _DOUBTFUL
+
+
+def _judged(body: bytes) -> Any:
+    """The same by a reader that shows every pair of an object; see `parse_json`."""
     try:
         text = body.decode()
         document = _parsed(text)

@@ -38,8 +38,9 @@ from ingestion.tables import require_kept
 
 log = logging.getLogger(__name__)
 
-#: How long a rebuild may be silent before another process takes it up.
-REBUILD_LOCK_SECONDS = 60.0
+#: How long a rebuild may be silent before another process takes it up. So long, too, the store stays cold when its
+#: process was killed, or when Redis was restarted from its file, with the lock in it, under a rebuild.
+REBUILD_LOCK_SECONDS = 20.0
 #: How long work that is under way may be silent: well below a run's lease and the lock above.
 SECONDS_BETWEEN_SIGNS = 5.0
 #: How much of the push log is in memory at a time: rows (one more batch may come on top), and batches.
@@ -61,9 +62,8 @@ def _follow(group: FeatureGroup, *, full: bool = False, with_log: bool = False, 
     cursor, _ = OnlineCursor.objects.get_or_create(group=group, group_version=group.version)
     filling = Filling(stores.online(), group.name, group.version)
     after = NOTHING if full else min(cursor.delta_version, filling.found)
-    for frame in frames_of_log(group) if with_log else ():
-        progress(0)
-        filling.upsert(_encoded(stores.online(), group, frame, layouts_of(group)))
+    if with_log:
+        _upsert_log(filling, group, partial(progress, 0))
     # After the cursors and the log: a pushed row that the log no longer held is in it.
     until = require_kept(stores.offline(group.name, group.version), cursor.delta_version)
     rows = _upsert_files(filling, group, files_after(group, after, until), progress)
@@ -74,6 +74,15 @@ def _follow(group: FeatureGroup, *, full: bool = False, with_log: bool = False, 
     if after == NOTHING:
         damage.is_whole_online(group)
     return rows
+
+
+def _upsert_log(filling: Filling, group: FeatureGroup, still: Callable[[], None]) -> None:
+    """Upsert the rows of the group that are not in its table yet; `still` says now and then that it is at it."""
+    with ThreadPoolExecutor(max_workers=1) as sender:
+        for frame in frames_of_log(group):
+            still()
+            encoded = _encoded(stores.online(), group, frame, layouts_of(group))
+            _arrive(sender.submit(filling.upsert, encoded), still)
 
 
 def undrained(group: FeatureGroup) -> QuerySet[PushBatch]:
@@ -173,7 +182,7 @@ def encoded_rows(
 
 def _by_schema(frame: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
     """The rows of each schema id; most often all are of one, which costs no grouping."""
-    numbers = frame[SCHEMA].unique().to_list()
+    numbers = set(frame[SCHEMA].to_list())
     for number in numbers:
         yield number, frame if len(numbers) == 1 else frame.filter(pl.col(SCHEMA) == number)
 

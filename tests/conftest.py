@@ -51,6 +51,15 @@ hypothesis.settings.register_profile("hub", deadline=None, suppress_health_check
 hypothesis.settings.load_profile("hub")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What repeats a run of the model checker (tests/model)."""
+    group = parser.getgroup("model checker")
+    group.addoption(
+        "--model-seed", type=int, default=None, help="the seed of a run that was printed; else a random one"
+    )
+    group.addoption("--model-kills", type=int, default=None, help="how many processes are killed")
+
+
 def pytest_configure() -> None:
     """Load the settings, so that pytest-django sets Django up."""
     from django.conf import settings

@@ -115,7 +115,7 @@ def _headers(frame: pl.DataFrame) -> bytes:
     headers["g"] = frame[DELETED].cast(pl.UInt8).to_numpy() * TOMBSTONE
     for letter, name in zip("ecao", (EVENT_TIMESTAMP, CREATED_TIMESTAMP, ACCEPTED, ORDINAL), strict=True):
         # Adding the bias modulo 2**64 is flipping the sign bit of the two's complement.
-        headers[letter] = frame[name].to_physical().to_numpy().view(np.uint64) ^ np.uint64(BIAS)
+        headers[letter] = frame[name].to_numpy().view(np.uint64) ^ np.uint64(BIAS)
     headers["s"] = frame[SCHEMA].to_numpy()
     return headers.tobytes()
 

@@ -31,6 +31,14 @@ def offline(group: FeatureGroup) -> list[dict[str, Any]]:
     return pl.concat(frames, how="diagonal").sort(VERSION_ORDER).to_dicts() if frames else []
 
 
+def offline_version(group: FeatureGroup) -> int:
+    """The newest version of the group's table; -1 while there is none."""
+    try:
+        return DeltaTable(folder(group)).version()
+    except TableNotFoundError:
+        return -1
+
+
 def data_files(group: FeatureGroup) -> list[str]:
     """The Parquet files beside the table's log, named by it or not."""
     return sorted(path.name for path in folder(group).glob("*.parquet"))

@@ -437,3 +437,17 @@ def test_a_policy_that_evicts_rows_is_said_once_in_a_process(
         materialize.ensure_warm()
     said = [record for record in caplog.records if "maxmemory-policy allkeys-lru" in record.getMessage()]
     assert [record.levelname for record in said] == ["ERROR"]
+
+
+def test_a_rebuild_says_that_it_is_at_it_also_while_a_large_push_goes_slowly(
+    sources: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,500 rows at 1,000 a second, three times as long as a rebuild may be silent here."""
+    group = make_customer_group()
+    push(group, [purchase(f"C{number}") for number in range(1_500)])
+    settings.FEATUREHUB_BULK_ROWS_PER_SECOND = 1_000
+    reconnect()
+    monkeypatch.setattr(materialize, "REBUILD_LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(materialize, "SECONDS_BETWEEN_SIGNS", 0.1)
+    assert materialize.rebuild()
+    assert total_of(group, "C1499") == 4
