@@ -43,11 +43,12 @@ HINTS_AT_ONCE = 100
 WORKER_LOST = "worker_lost"
 CANCELLED = "cancelled"
 #: The kinds that a worker can carry out by the run's id alone.
-KINDS_OF_WORKERS = (RunKind.INGEST, RunKind.REPLAY, RunKind.TRAIN)
+KINDS_OF_WORKERS = (RunKind.INGEST, RunKind.REPLAY, RunKind.BACKFILL, RunKind.TRAIN)
 #: Celery's names of what carries a kind out.
 _TASKS = {
     RunKind.INGEST: "ingestion.tasks.ingest_run",
     RunKind.REPLAY: "ingestion.tasks.ingest_run",
+    RunKind.BACKFILL: "ingestion.tasks.ingest_run",
     RunKind.TRAIN: "serving.tasks.build_dataset",
 }
 

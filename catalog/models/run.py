@@ -24,6 +24,7 @@ class RunKind(models.TextChoices):
     MATERIALIZE = "materialize"
     PUSH = "push"
     REPLAY = "replay"
+    BACKFILL = "backfill"
     TRAIN = "train"
 
 
@@ -62,6 +63,9 @@ class Run(models.Model):
         FeatureGroup, on_delete=models.PROTECT, related_name="runs", null=True, blank=True
     )
     group_version = models.PositiveIntegerField(default=0, help_text="0 without a group.")
+    from_version = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Of a backfill: the group version whose rows it reads."
+    )
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     acceptance = models.OneToOneField(Acceptance, on_delete=models.PROTECT, related_name="run")
     requested_by = models.CharField(max_length=150, blank=True)
@@ -126,6 +130,7 @@ class Run(models.Model):
         kind: str = RunKind.INGEST,
         paths: Sequence[Path] = (),
         on_error: str = "quarantine",
+        from_version: int | None = None,
     ) -> Run:
         """A new run of the group's current version, with its place in the version order taken; without a group one
         that trains.
@@ -140,6 +145,7 @@ class Run(models.Model):
             requested_by=requested_by,
             paths=[str(path.absolute()) for path in paths],
             on_error=on_error,
+            from_version=from_version,
         )
 
     @property
