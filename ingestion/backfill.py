@@ -20,6 +20,7 @@ from engine.offline.log import LoggedFile
 from engine.offline.table import read_file
 from engine.schema import ACCEPTED, CREATED_TIMESTAMP, DELETED, EVENT_TIMESTAMP, ORDINAL, GroupSchema
 from ingestion import drain
+from ingestion.models import SourceFile
 from ingestion.pipeline import ORIGIN
 from ingestion.push import require_writable
 from ingestion.raw_rows import RawBatch
@@ -64,12 +65,29 @@ class OlderVersion:
     files: list[LoggedFile] = field(default_factory=list)
 
     def claim(self) -> bool:
-        """What of it is still in the push log lands first."""
+        """What of it is still in the push log lands first; the files that it was read from count as read for this one."""
         drain.drain(self.run.group)
         self.table = stores.offline(self.run.group.name, self.run.from_version or 0)
         self.files = self.table.entries()
         self.size = sum(file.size for file in self.files)
+        self._enter_files()
         return bool(self.files)
+
+    def _enter_files(self) -> None:
+        run = self.run
+        read = SourceFile.objects.filter(group=run.group, group_version=run.from_version, run__state=RunState.SUCCEEDED)
+        entries = [
+            SourceFile(
+                group=run.group,
+                group_version=run.group_version,
+                path=known.path,
+                size=known.size,
+                sha256=known.sha256,
+                run=run,
+            )
+            for known in read
+        ]
+        SourceFile.objects.bulk_create(entries, ignore_conflicts=True)
 
     def batches(self, schema: GroupSchema, read: Callable[[int], None]) -> Iterator[RawBatch]:
         before, given = 0, [column.name for column in schema.given]
@@ -84,7 +102,7 @@ class OlderVersion:
         """Nobody else computes this version from that one: the run says so by itself."""
 
     def give_back(self) -> None:
-        """A failed one holds nothing."""
+        self.run.source_files.all().delete()
 
 
 def _raw(batch: pa.RecordBatch, schema: GroupSchema) -> Iterator[RawBatch]:

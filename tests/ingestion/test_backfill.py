@@ -11,10 +11,10 @@ from catalog.models import FeatureGroup, Run, RunState
 from engine.errors import Conflict, InvalidInput
 from ingestion import drain
 from ingestion.backfill import queue_backfill
-from ingestion.ingest import execute
+from ingestion.ingest import execute, ingest
 from ingestion.push import delete, find_group, push
 from ingestion.tasks import ingest_run
-from tests.factories import NOON, TEN, make_customer_group, purchase
+from tests.factories import NOON, TEN, make_customer_group, purchase, write_csv
 from tests.ingestion import contents
 
 ELEVEN_OF_C3 = purchase("C3", "2024-11-01T11:00:00Z")
@@ -107,3 +107,15 @@ def test_rows_that_the_new_version_refuses_wait_in_quarantine(group: FeatureGrou
     run = execute(queue_backfill(group))
     assert (run.rows_accepted, run.rows_quarantined) == (1, 5)
     assert {rule.rule: rule.row_count for rule in run.quarantined.all()} == {"max_value": 5}
+
+
+def test_the_files_of_the_older_version_count_as_read(sources: Path) -> None:
+    write_csv(sources / "a.csv", [purchase("C1"), purchase("C2")])
+    group = make_customer_group(source="*.csv")
+    ingest(group)
+    group = raised(group)
+    execute(queue_backfill(group))
+    assert ingest(group).message.startswith("No new data")
+    write_csv(sources / "b.csv", [purchase("C3")])
+    assert ingest(group).rows_accepted == 1
+    assert [row[2] for row in rows(group, 2)] == ["C1", "C2", "C3"]
