@@ -65,7 +65,7 @@ class OlderVersion:
     files: list[LoggedFile] = field(default_factory=list)
 
     def claim(self) -> bool:
-        """What of it is still in the push log lands first; the files that it was read from count as read for this one."""
+        """What of it is still in the push log lands first. The files that it was read from count as read."""
         drain.drain(self.run.group)
         self.table = stores.offline(self.run.group.name, self.run.from_version or 0)
         self.files = self.table.entries()
