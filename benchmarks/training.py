@@ -16,6 +16,8 @@ from benchmarks.data import FEATURES, GROUP, KEY
 
 def ours(home: Path) -> None:
     with hub.opened(home):
+        import pandas  # noqa: F401  what pyarrow loads once in a process, a quarter of a second, is no part of a join
+
         from serving import spines
         from serving.training import Asked, plan, write
 

@@ -75,7 +75,7 @@ class OlderVersion:
 
     def _enter_files(self) -> None:
         run = self.run
-        read = SourceFile.objects.filter(group=run.group, group_version=run.from_version, run__state=RunState.SUCCEEDED)
+        of_older = SourceFile.objects.filter(group=run.group, group_version=run.from_version or 0)
         entries = [
             SourceFile(
                 group=run.group,
@@ -85,7 +85,7 @@ class OlderVersion:
                 sha256=known.sha256,
                 run=run,
             )
-            for known in read
+            for known in of_older.filter(run__state=RunState.SUCCEEDED)
         ]
         SourceFile.objects.bulk_create(entries, ignore_conflicts=True)
 

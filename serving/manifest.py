@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -21,6 +22,8 @@ from engine.pointintime.rule import GroupHistory, HistoryFeature
 from engine.schema import Dtype, Field
 
 FORMAT = 1
+#: Files that are hashed at a time, when a process meets them first.
+HASHERS = 4
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -43,7 +46,8 @@ class GroupPart:
     def history(self) -> GroupHistory:
         """The same for an engine. Raises CorruptData naming a file that is not as it was committed."""
         table = stores.offline(self.group, self.version)
-        paths = tuple(table.whole(file) for file in self.files)
+        with ThreadPoolExecutor(HASHERS) as hashers:
+            paths = tuple(hashers.map(table.whole, self.files))
         return GroupHistory(self.group, paths, self.keys, self.ttl, self.features)
 
     def as_json(self) -> dict[str, Any]:
