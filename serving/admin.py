@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from django.contrib import admin
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -24,7 +25,7 @@ class TrainingDatasetAdmin(ReadOnlyAdmin):
     search_fields = ["name", "service"]
     fieldsets = [
         (None, {"fields": ["name", "asked", "state_now", "run_link", "created_at"]}),
-        ("How", {"fields": ["event_timestamp", "known_at", "statuses"]}),
+        ("How", {"fields": ["event_timestamp", "known_at", "statuses", "split"]}),
         ("Rows", {"fields": ["row_count", "size", "nulls"]}),
         ("Made of", {"fields": ["manifest_text"]}),
     ]
@@ -52,7 +53,7 @@ class TrainingDatasetAdmin(ReadOnlyAdmin):
 
     @display(description="Size", ordering="size_bytes")
     def size(self, dataset: TrainingDataset) -> str:
-        return "—" if dataset.size_bytes is None else f"{dataset.size_bytes / 1e6:,.1f} MB"
+        return "—" if dataset.size_bytes is None else filesizeformat(dataset.size_bytes)
 
     @display(description="Most nulls")
     def most_nulls(self, dataset: TrainingDataset) -> str:

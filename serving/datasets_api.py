@@ -41,7 +41,9 @@ class DatasetSerializer(serializers.Serializer[Any]):
     rows = serializers.IntegerField(allow_null=True)
     size_bytes = serializers.IntegerField(allow_null=True)
     null_rates = serializers.DictField(child=serializers.FloatField())
-    manifest = serializers.DictField(allow_null=True, help_text="What it was made of; docs/formats/dataset.md.")
+    manifest = serializers.DictField(
+        allow_null=True, required=False, help_text="What it was made of; docs/formats/dataset.md."
+    )
     created_at = serializers.DateTimeField()
 
 
@@ -70,7 +72,8 @@ class DatasetsView(APIView):
     @documented("training_datasets", answers={200: DatasetListSerializer})
     def get(self, request: Request) -> HttpResponse:
         known = TrainingDataset.objects.select_related("run")
-        return json_response({"datasets": [summary(dataset) for dataset in known]})
+        listed = [{k: v for k, v in summary(dataset).items() if k != "manifest"} for dataset in known]
+        return json_response({"datasets": listed})
 
     @documented(
         "make_training_dataset",

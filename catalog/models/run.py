@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from django.contrib import admin
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -115,6 +116,7 @@ class Run(models.Model):
         return f"{self.kind} {self.subject} {self.id}"
 
     @property
+    @admin.display(description="Of", ordering="group__name")
     def subject(self) -> str:
         """What it is about: its group's name, or its training dataset's."""
         if self.kind == RunKind.TRAIN:
