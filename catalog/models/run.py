@@ -186,7 +186,6 @@ class Run(models.Model):
             "id": str(self.id),
             "kind": self.kind,
             "group": self.group.name if self.group_id else None,
-            "dataset": self.subject if self.kind == RunKind.TRAIN else None,
             "group_version": self.group_version,
             "state": self.state,
             "attempts": self.attempts,
@@ -202,4 +201,5 @@ class Run(models.Model):
             "created_at": self.created_at,
             "started_at": self.started_at,
             "finished_at": self.finished_at,
+            **({"dataset": self.subject} if self.kind == RunKind.TRAIN else {}),
         }
