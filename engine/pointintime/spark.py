@@ -170,7 +170,8 @@ def _reason(error: Exception) -> str:
     """The first lines of an error and of the Java exceptions that caused it, each said once."""
     if not isinstance(error, Py4JJavaError):
         return str(error).partition("\n")[0]
-    reasons, cause = [], error.java_exception
+    reasons: list[str] = []
+    cause = error.java_exception
     while cause is not None and len(reasons) < 10:
         reasons.append(str(cause.getMessage()).partition("\n")[0])
         cause = cause.getCause()
@@ -192,13 +193,10 @@ class _Asked:
 
     def spine(self) -> DataFrame:
         """i (row number), t (microseconds), k0... (keys)."""
-        kinds = [("i", T.LongType()), ("t", T.LongType())]
-        kinds += [(ours, _spark_type(key.dtype)) for key, ours in zip(self.keys, self.key_names, strict=True)]
-        return _read(self.session, [str(self.folder / "spine.parquet")], dict(kinds))
-
-    @property
-    def key_names(self) -> list[str]:
-        return list(key_columns(self.keys).values())
+        kinds: dict[str, T.DataType] = {"i": T.LongType(), "t": T.LongType()}
+        columns = key_columns(self.keys)
+        kinds |= {columns[key.name]: _spark_type(key.dtype) for key in self.keys}
+        return _read(self.session, [str(self.folder / "spine.parquet")], kinds)
 
 
 @dataclass(frozen=True)

@@ -81,21 +81,20 @@ def write_history(
     return GroupHistory(name, tuple(map(str, paths)), keys, timedelta(days=2), features)
 
 
-def hash_of(path: Path) -> str:
-    file = pq.ParquetFile(path)
-    content = ContentHash(file.schema_arrow)
-    for batch in file.iter_batches():
+def hash_of(table: pa.Table) -> str:
+    """Equal for equal rows, where `equals` finds no NaN equal to itself."""
+    content = ContentHash(table.schema)
+    for batch in table.to_batches():
         content.update(batch)
-    file.close()
     return content.hexdigest()
 
 
 @pytest.fixture
-def on_spark(spark: Any, tmp_path: Path) -> Callable[..., Any]:
+def on_spark(spark_session: Any, tmp_path: Path) -> Callable[..., Any]:
     """Spark's join with all options of its own."""
     from engine.pointintime.spark import join  # only where pyspark is installed
 
-    return partial(join, session=spark, temp_directory=tmp_path / "exchange")
+    return partial(join, session=spark_session, temp_directory=tmp_path / "exchange")
 
 
 def write_spine(path: Path, rows: int, *, since: int) -> Path:
@@ -129,7 +128,7 @@ def test_duckdb_and_spark_write_datasets_of_one_hash(
         written, started = tmp_path / f"{name}.parquet", time.monotonic()
         assert join(spine, groups, known_at=known_at, statuses=True, output=written) == rows
         print(f"{name}: {rows} rows in {time.monotonic() - started:.1f} s")
-        hashes.append(hash_of(written))
+        hashes.append(hash_of(pq.read_table(written)))
     assert hashes[0] == hashes[1]
     said = pq.read_table(tmp_path / "spark.parquet", columns=["purchases_tier__status"])
     counts = {count["values"]: count["counts"] for count in pc.value_counts(said.column(0)).to_pylist()}
@@ -145,13 +144,14 @@ def test_a_spine_too_large_to_be_handed_to_every_executor_gets_the_same_answers(
     small = on_spark(spine, [group], statuses=True)
     monkeypatch.setattr("engine.pointintime.spark.SMALL_SPINE_ROWS", 0)
     monkeypatch.setattr("engine.pointintime.spark._ROWS_PER_PART", 100)  # and in several parts
-    assert on_spark(spine, [group], statuses=True).equals(small)
+    assert hash_of(on_spark(spine, [group], statuses=True)) == hash_of(small)
 
 
 def executors() -> list[psutil.Process]:
     """The processes of this session's executors."""
     below = psutil.Process().children(recursive=True)
-    return [process for process in below if any("CoarseGrainedExecutorBackend" in word for word in process.cmdline())]
+    words = {process: process.as_dict(["cmdline"], ad_value=[])["cmdline"] for process in below}  # none of a zombie
+    return [process for process in below if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in words[process]]
 
 
 def test_an_executor_that_is_killed_between_and_in_joins_takes_no_row_along(
@@ -173,7 +173,7 @@ def test_an_executor_that_is_killed_between_and_in_joins_takes_no_row_along(
 
     got = on_spark(spine, groups, statuses=True, follow=kill_one)
     assert killed
-    assert got.equals(duckdb.join(spine, groups, statuses=True, temp_directory=tmp_path / "spill"))
+    assert hash_of(got) == hash_of(duckdb.join(spine, groups, statuses=True, temp_directory=tmp_path / "spill"))
 
 
 @SPARK_ONLY
