@@ -6,8 +6,10 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 INSTALLED = importlib.util.find_spec("pyspark") is not None
@@ -35,17 +37,22 @@ def missing() -> str:
 @contextmanager
 def running() -> Iterator[Any]:
     """A session on a cluster of a master and two workers of one core and 1 GB, whose executors are processes."""
+    import pyspark
     from pyspark.sql import SparkSession
 
     before = {name: os.environ.get(name) for name in ("SPARK_LOCAL_IP", "PYSPARK_PYTHON")}
     os.environ.update(SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable)
-    builder = SparkSession.builder.master("local-cluster[2,1,1024]").appName("featurehub tests")
-    session = builder.config(map=SETTINGS).getOrCreate()
-    try:
-        yield session
-    finally:
-        session.stop()
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    with tempfile.TemporaryDirectory(prefix="spark-", ignore_cleanup_errors=True) as folder:
+        builder = SparkSession.builder.master("local-cluster[2,1,1024]").appName("featurehub tests")
+        session = builder.config(map={**SETTINGS, "spark.local.dir": folder}).getOrCreate()
+        # Such a cluster's workers keep the executors' logs beside the installed package, whatever the settings say.
+        logs = Path(pyspark.__file__).parent / "work" / session.sparkContext.applicationId
+        try:
+            yield session
+        finally:
+            session.stop()
+            shutil.rmtree(logs)
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value

@@ -318,8 +318,11 @@ def _read(session: SparkSession, files: Sequence[str], columns: dict[str, T.Data
     """These columns of the files by name, null where a file lacks one; RunFailed if Spark would read other files."""
     schema = T.StructType([T.StructField(name, kind) for name, kind in columns.items()])
     frame = session.read.options(**_READING).schema(schema).parquet(*map(_literal, files))
-    if len(frame.inputFiles()) != len(set(files)):  # Spark passes over names that begin with `_` or `.`
-        raise RunFailed(f"Spark reads {len(frame.inputFiles())} files where {len(set(files))} were named: {files}.")
+    if (found := len(frame.inputFiles())) != len(set(files)):
+        hidden = [path for path in files if Path(path).name.startswith(("_", "."))]
+        raise RunFailed(
+            f"Spark reads {found} of {len(set(files))} files; it passes over names with `_` or `.` in front: {hidden}."
+        )
     return frame
 
 
