@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +32,10 @@ from serving.names import find_service
 from serving.vectors import MakePlan, of_features, of_service
 
 MEMORY_LIMIT = "2GB"
+
+Engine = Literal["duckdb", "spark"]
+#: A join that answers its result and the engine's name.
+Join = Callable[..., tuple[Any, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def build(
     recipe = plan(
         asked, spines.columns_of(spine), event_timestamp=event_timestamp, known_at=known_at, statuses=statuses
     )
-    return _join(recipe, spine)
+    return _join(recipe, spine, _on_duckdb)[0]
 
 
 def latest(asked: Asked, when: datetime, *, statuses: bool = False) -> pa.Table:
@@ -83,9 +87,17 @@ def latest(asked: Asked, when: datetime, *, statuses: bool = False) -> pa.Table:
 
 
 def write(
-    recipe: Recipe, spine: pa.Table | Path, output: Path, *, follow: Callable[[int | None], None] = lambda _: None
+    recipe: Recipe,
+    spine: pa.Table | Path,
+    output: Path,
+    *,
+    follow: Callable[[int | None], None] = lambda _: None,
+    engine: Engine = "duckdb",
 ) -> Manifest:
     """Write the dataset of a recipe to a Parquet file, which appears whole or not at all; its manifest.
+
+    With "spark" the join is done by this process's Spark session, which is made by Spark's own settings if there is
+    none; every engine makes the same rows.
 
     `follow` is called with the rows of each batch that was made, and with None after each group was joined; what it
     raises ends the work. Raises as `build` does, and CorruptData when a file of the history is not there any more.
@@ -101,12 +113,13 @@ def write(
             content.update(batch)
         follow(None if batch is None else batch.num_rows)
 
-    rows = _join(recipe, spine, output=output, follow=follow_both)
+    join = _on_spark if engine == "spark" else _on_duckdb
+    rows, made_by = _join(recipe, spine, join, output=output, follow=follow_both)
     schema = pq.read_schema(output)
-    return Manifest(recipe, _made(content or ContentHash(schema), schema, recipe, rows))
+    return Manifest(recipe, _made(content or ContentHash(schema), schema, recipe, rows, made_by))
 
 
-def _made(content: ContentHash, schema: pa.Schema, recipe: Recipe, rows: int) -> Made:
+def _made(content: ContentHash, schema: pa.Schema, recipe: Recipe, rows: int, made_by: str) -> Made:
     added = [*recipe.order, *(name + STATUS_SUFFIX for name in recipe.order if recipe.statuses)]
     spine = [name for name in schema.names if name not in added]
     return Made(
@@ -115,23 +128,40 @@ def _made(content: ContentHash, schema: pa.Schema, recipe: Recipe, rows: int) ->
         content.hexdigest(),
         tuple((field.name, str(field.type)) for field in schema),
         {name: content.nulls(name) for name in schema.names},
-        duckdb.ENGINE,
+        made_by,
     )
 
 
-def _join(recipe: Recipe, spine: pa.Table | Path, **how: Any) -> Any:
+def _join(recipe: Recipe, spine: pa.Table | Path, join: Join, **how: Any) -> tuple[Any, str]:
+    """The table or number of rows that an engine answers, and what it calls itself."""
     keys = dict.fromkeys(key for part in recipe.groups for key in part.keys)
-    return duckdb.join(
+    return join(
         spines.opened(spine, recipe.event_timestamp, list(keys)),
         [part.history() for part in recipe.groups],
         event_timestamp=recipe.event_timestamp,
         known_at=recipe.known_at,
         statuses=recipe.statuses,
         order=recipe.order,
-        memory_limit=MEMORY_LIMIT,
         temp_directory=Path(settings.FEATUREHUB_HOME) / "tmp",
         **how,
     )
+
+
+def _on_duckdb(*asked: Any, **how: Any) -> tuple[Any, str]:
+    return duckdb.join(*asked, memory_limit=MEMORY_LIMIT, **how), duckdb.ENGINE
+
+
+def _on_spark(*asked: Any, **how: Any) -> tuple[Any, str]:
+    try:
+        # Here, since a hub that joins on one machine has no pyspark (requirements-spark.txt).
+        from pyspark.sql import SparkSession
+
+        from engine.pointintime import spark
+    except ImportError as error:
+        raise InvalidInput(
+            f"Spark is not installed here ({error}); requirements-spark.txt says what it needs."
+        ) from error
+    return spark.join(*asked, session=SparkSession.builder.getOrCreate(), **how), spark.ENGINE
 
 
 def plan(

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -19,7 +20,7 @@ from pytest_django import Settings
 
 from featurehub import private_redis
 from featurehub.environment import OWN_PREFIX, SETTINGS
-from tests import postgresql
+from tests import postgresql, spark
 from tests.forgetting import forget
 
 POSTGRESQL = postgresql.Cluster() if os.environ.get(postgresql.CHOICE) == "postgresql" else None
@@ -106,6 +107,15 @@ def static_files_without_collecting() -> Iterator[None]:
     }
     with override_settings(STORAGES=storages, STATIC_ROOT=HOME / "static"):
         yield
+
+
+@pytest.fixture(scope="session")
+def spark_session() -> Iterator[Any]:
+    """A Spark session on a cluster of this session's own; tests that ask for it are skipped where there is no Spark."""
+    if reason := spark.missing():
+        pytest.skip(reason)
+    with spark.running() as session:
+        yield session
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from engine.errors import FeatureArchived, FeatureNotActive, InvalidInput, InvalidSpine, UnknownName
-from tests import oracle
+from tests import oracle, spark
 from tests.serving.conftest import LAST_YEAR, YESTERDAY, Hub, push_row
 from tests.serving.test_status_effects import change, draft, feature
 
@@ -363,3 +363,27 @@ def test_a_groups_own_rows_are_a_spine_with_labels(hub: Hub) -> None:
     assert built["tickets"].equals(spine["tickets"])
     with pytest.raises(UnknownName, match="tikets"):
         spines.of_group("support", labels=["tikets"])
+
+
+def written(tmp_path: Path, **how: Any) -> Any:
+    """The manifest of a dataset with values, nulls, one too old and none at all."""
+    from serving import training
+
+    spine = spine_of(("C1", YESTERDAY + DAY), ("C1", YESTERDAY - DAY), ("C2", YESTERDAY), ("C3", YESTERDAY))
+    recipe = training.plan(training.Asked(service="churn"), spine.column_names, statuses=True)
+    return training.write(recipe, spine, tmp_path / f"{how.get('engine')}.parquet", **how)
+
+
+def test_spark_makes_the_dataset_that_duckdb_makes_and_its_manifest_says_who_did(
+    hub: Hub, spark_session: Any, tmp_path: Path
+) -> None:
+    by_duckdb, by_spark = (written(tmp_path, engine=engine).made for engine in ("duckdb", "spark"))
+    assert by_spark.sha256 == by_duckdb.sha256
+    assert set(by_spark.nulls.values()) == {0, 2, 3}  # else there would be little to tell apart
+    assert (by_duckdb.engine.split()[0], by_spark.engine) == ("duckdb", f"spark {spark_session.version}")
+
+
+@pytest.mark.skipif(spark.INSTALLED, reason="about a hub without pyspark")
+def test_spark_that_is_not_installed_is_said_so(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"requirements-spark\.txt"):
+        written(tmp_path, engine="spark")
