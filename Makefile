@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := .venv/.requirements.stamp
 DEV := .venv/.requirements-dev.stamp
+SPARK := .venv/.requirements-spark.stamp
 FEAST := .venv-feast/.requirements.stamp
 CODE := engine catalog ingestion serving featurehub tests benchmarks examples manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check format bench clean
+.PHONY: help run test soak check format bench spark clean
 # A recipe that fails leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
@@ -39,6 +40,8 @@ bench: $(DEV) ## the benchmarks, beside the limit and Feast
 	@$(MAKE) --silent $(FEAST) || true  # without it the table says that it is not there
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
+spark: $(SPARK) ## what joining on Spark needs beside Java 17 (450 MB); its tests are skipped without
+
 clean: ## remove what tools cached; .venv and .featurehub stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles
 	find engine catalog ingestion serving featurehub tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -53,6 +56,10 @@ $(RUN): requirements.txt | $(BIN)/python
 
 $(DEV): requirements-dev.txt $(RUN)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(SPARK): requirements-spark.txt $(RUN)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-spark.txt
 	@touch $@
 
 $(FEAST): requirements-feast.txt | $(BIN)/python

@@ -55,7 +55,7 @@ class ProblemSerializer(serializers.Serializer[Any]):
 def documented(
     operation_id: str,
     *,
-    answers: Mapping[int, Any],
+    answers: Mapping[int | tuple[int, str], Any],
     problems: Sequence[int] = (),
     parameters: Sequence[OpenApiParameter] = (),
     body: Any = None,
@@ -63,7 +63,8 @@ def documented(
 ) -> Callable[[ViewMethod], ViewMethod]:
     """What a view's method takes and answers, for the document; the method itself is not changed.
 
-    `problems` are the statuses beside 401 and 403, which every operation has unless it `is_open` to all.
+    `answers` are JSON, or of the media type that stands beside the status. `problems` are the statuses
+    beside 401 and 403, which every operation has unless it `is_open` to all.
     """
     statuses = sorted({*problems, *(() if is_open else (401, 403))})
     told = {(status, CONTENT_TYPE): OpenApiResponse(ProblemSerializer, PROBLEMS[status]) for status in statuses}
@@ -71,8 +72,12 @@ def documented(
         operation_id=operation_id,
         parameters=list(parameters),
         request=body,
-        responses={**{(status, "application/json"): shape for status, shape in answers.items()}, **told},
+        responses={**{_answer(of): shape for of, shape in answers.items()}, **told},
     )
+
+
+def _answer(of: int | tuple[int, str]) -> tuple[int, str]:
+    return (of, "application/json") if isinstance(of, int) else of
 
 
 def in_path(name: str, description: str) -> OpenApiParameter:

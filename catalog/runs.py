@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any, Self
 from uuid import UUID
 
+from celery import current_app
 from django.conf import settings
 from django.db import Error as DatabaseFailure
 from django.db import connection, transaction
@@ -42,7 +43,14 @@ HINTS_AT_ONCE = 100
 WORKER_LOST = "worker_lost"
 CANCELLED = "cancelled"
 #: The kinds that a worker can carry out by the run's id alone.
-KINDS_OF_WORKERS = (RunKind.INGEST, RunKind.REPLAY)
+KINDS_OF_WORKERS = (RunKind.INGEST, RunKind.REPLAY, RunKind.BACKFILL, RunKind.TRAIN)
+#: Celery's names of what carries a kind out.
+_TASKS = {
+    RunKind.INGEST: "ingestion.tasks.ingest_run",
+    RunKind.REPLAY: "ingestion.tasks.ingest_run",
+    RunKind.BACKFILL: "ingestion.tasks.ingest_run",
+    RunKind.TRAIN: "serving.tasks.build_dataset",
+}
 
 
 def transaction_of(run: Run) -> str:
@@ -66,7 +74,9 @@ def take(run: Run) -> Lease | None:
         heartbeat_at=Now(),
         started_at=Coalesce("started_at", Now()),
         # Where an earlier commit may still arrive the version stays: the same id must not land in two tables.
-        group_version=Case(When(committing=None, then=_number(run.group.version)), default=F("group_version")),
+        group_version=Case(
+            When(committing=None, then=_number(run.group.version if run.group_id else 0)), default=F("group_version")
+        ),
         **dict.fromkeys(("rows_read", "rows_accepted", "rows_quarantined", "bytes_total", "bytes_read"), 0),
     )
     run.refresh_from_db(fields=[field.name for field in Run._meta.concrete_fields if not field.is_relation])
@@ -113,7 +123,7 @@ def _hand_on(lost: Run, state: RunState, **fields: Any) -> RunState | None:
     still_lost = lost_runs().filter(pk=lost.pk, token=lost.token)
     handed = still_lost.update(state=state, token=F("token") + 1, lease_until=None, **fields)
     if handed:
-        log.warning("run %s of %s lost its worker %s: %s", lost.pk, lost.group.name, lost.worker, state.value)
+        log.warning("run %s of %s lost its worker %s: %s", lost.pk, lost.subject, lost.worker, state.value)
     return state if handed else None
 
 
@@ -123,6 +133,11 @@ def _lost_for_good(lost: Run) -> dict[str, str]:
         "by itself: find what ends them (memory, most often), then retry it."
     )
     return {"error": detail, "error_code": WORKER_LOST}
+
+
+def hint(run: Run) -> None:
+    """Tell the broker of a queued run; raises kombu's OperationalError when it does not answer."""
+    current_app.send_task(_TASKS[RunKind(run.kind)], [str(run.pk)])
 
 
 def due_hints() -> list[Run]:
@@ -179,7 +194,7 @@ def retry(run: Run, *, by: str) -> None:
     run.refresh_from_db()
     if not retried:
         raise Conflict(
-            f"Run {run.pk} of kind {run.kind} is {run.state}; only a failed, dead or cancelled ingest or replay can be "
+            f"Run {run.pk} of kind {run.kind} is {run.state}; only a failed, dead or cancelled run of a worker can be "
             "retried."
         )
 

@@ -36,6 +36,11 @@ def offline_root() -> Path:
     return Path(settings.FEATUREHUB_OFFLINE_PATH)
 
 
+def dataset_folder(name: str) -> Path:
+    """Where the files of one training dataset are; no group's name begins with an underscore."""
+    return offline_root() / "_datasets" / name
+
+
 def quarantine_folder(group: str) -> Path:
     """Where the payloads of a group's rejected rows are kept, beside its tables."""
     return offline_root() / group / "quarantine"

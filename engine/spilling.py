@@ -38,6 +38,7 @@ def connected(
         try:
             with duckdb.connect(":memory:", config=config) as connection:
                 connection.execute("SET GLOBAL TimeZone = 'UTC'")
+                connection.execute("SET enable_progress_bar = false")  # it would be written to standard output
                 yield connection
         except duckdb.Error as error:
             reason = str(error).partition("\n")[0]  # what follows is advice on DuckDB's own settings

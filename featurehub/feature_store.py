@@ -12,9 +12,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import yaml
 
@@ -34,6 +36,10 @@ from featurehub.opening import open_hub
 
 if TYPE_CHECKING:
     from catalog import models
+    from serving.training import Asked
+
+Spine: TypeAlias = "pd.DataFrame | pl.DataFrame | pa.Table | str | Path"
+Output = Literal["pandas", "polars", "arrow"]
 
 __all__ = [
     "FeatureGroup",
@@ -112,22 +118,68 @@ class FeatureStore:
 
     def get_historical_features(
         self,
-        spine: pd.DataFrame | pa.Table,
+        spine: Spine,
         features: Sequence[str] | None = None,
         *,
         feature_service: str | None = None,
         event_timestamp: str = EVENT_TIMESTAMP,
         known_at: bool = False,
-    ) -> pd.DataFrame:
-        """The spine with the features (or a service's) as they were at each row's time, one row out per row in."""
-        from serving.training import Asked, build
+        statuses: bool = False,
+        output: Output | Path = "pandas",
+    ) -> Any:
+        """The spine with the features (or a service's) as they were at each row's time, one row out per row in.
 
-        if (features is None) == (feature_service is None):
-            raise InvalidInput("Ask for one of features and feature_service.")
-        asked = Asked(feature_service or "", tuple(features or ()))
-        table = pa.Table.from_pandas(spine, preserve_index=False) if isinstance(spine, pd.DataFrame) else spine
-        joined = build(asked, table, event_timestamp=event_timestamp, known_at=known_at)
-        return cast(pa.Table, joined).to_pandas()
+        spine:    a pandas or Polars frame, an Arrow table, or the path of a Parquet or CSV file.
+        statuses: adds a column `<feature>__status` per feature: a stored null is not the same as a value too old.
+        output:   "pandas", "polars" or "arrow"; or a Parquet file to write, and the answer is its manifest.
+        """
+        from serving import spines, training
+
+        asked = _asked(features, feature_service)
+        table = _arrow(spine)
+        if isinstance(output, Path):
+            recipe = training.plan(
+                asked,
+                spines.columns_of(table),
+                event_timestamp=event_timestamp,
+                known_at=known_at,
+                statuses=statuses,
+            )
+            return training.write(recipe, table, output).as_json()
+        joined = training.build(asked, table, event_timestamp=event_timestamp, known_at=known_at, statuses=statuses)
+        return _as(joined, output)
+
+    def get_latest_features(
+        self,
+        features: Sequence[str] | None = None,
+        *,
+        feature_service: str | None = None,
+        as_of: datetime | None = None,
+        statuses: bool = False,
+        output: Output = "pandas",
+    ) -> Any:
+        """The newest row of every entity as of a moment (now if absent; naive ones are local time), without a spine."""
+        from serving import training
+
+        asked = _asked(features, feature_service)
+        return _as(training.latest(asked, _aware(as_of) or datetime.now(UTC), statuses=statuses), output)
+
+    def get_spine(
+        self,
+        group_name: str,
+        labels: Sequence[str] = (),
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        output: Output = "pandas",
+    ) -> Any:
+        """A spine of a group's own rows, some of its columns beside them as labels.
+
+        Bounds are as in `get_offline_features`.
+        """
+        from serving import spines
+
+        return _as(spines.of_group(group_name, labels=labels, start=_aware(start), end=_aware(end)), output)
 
     def list_features(self, entity: str | None = None, status: FeatureStatus | None = None) -> list[FeatureMetadata]:
         """The features of the groups registered through this object, all of the catalog's when there is none."""
@@ -179,6 +231,32 @@ class FeatureStore:
         group = self._registered.get(group_name)
         features = group.features if group else []
         return {f.name: f.transformation.transformation_fn for f in features if _is_local(f)}  # type: ignore[union-attr, misc]
+
+
+def _asked(features: Sequence[str] | None, feature_service: str | None) -> Asked:
+    from serving.training import Asked
+
+    if (features is None) == (feature_service is None):
+        raise InvalidInput("Ask for one of features and feature_service.")
+    return Asked(feature_service or "", tuple(features or ()))
+
+
+def _arrow(spine: Spine) -> pa.Table | Path:
+    if isinstance(spine, pd.DataFrame):
+        return pa.Table.from_pandas(spine, preserve_index=False)
+    if isinstance(spine, pl.DataFrame):
+        return spine.to_arrow()
+    return Path(spine) if isinstance(spine, str) else spine
+
+
+def _as(table: pa.Table, output: Output) -> Any:
+    if output == "pandas":
+        return table.to_pandas()
+    if output == "polars":
+        return pl.from_arrow(table)
+    if output == "arrow":
+        return table
+    raise InvalidInput(f"output is pandas, polars, arrow or a Path; got {output!r}.")
 
 
 def _is_local(feature: FeatureMetadata) -> bool:

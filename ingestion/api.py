@@ -203,7 +203,8 @@ class RunWarningSerializer(serializers.Serializer[Any]):
 class RunSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(RunKind.values)
-    group = serializers.CharField()
+    group = serializers.CharField(allow_null=True)
+    dataset = serializers.CharField(required=False, help_text="Of a run that makes a training dataset: its name.")
     group_version = serializers.IntegerField()
     state = serializers.ChoiceField(RunState.values)
     attempts = serializers.IntegerField()

@@ -20,20 +20,21 @@ from django.conf import settings
 from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from catalog import runs, stores
+from catalog import runs, source_roots, stores
 from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.runs import Lease
 from catalog.schemas import current_schema, transformer
 from engine import faults
-from engine.conform import check_columns
+from engine.conform import Conformed, check_columns
 from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
 from engine.offline.files import DataFile
 from engine.offline.storage import storage_errors
 from engine.schema import GroupSchema
 from engine.violations import Violation
 from ingestion import materialize, sources
+from ingestion.backfill import OlderVersion
 from ingestion.models import SourceFile
-from ingestion.pipeline import Pipeline, Place, stamped
+from ingestion.pipeline import Pipeline, Place, Processed, stamped, without_values
 from ingestion.push import require_writable
 from ingestion.quarantine import Quarantine
 from ingestion.raw_rows import RawBatch
@@ -109,7 +110,7 @@ class _Attempt:
 
     def __post_init__(self) -> None:
         self.table = stores.offline(self.run.group.name, self.run.group_version)
-        self.supply: Supply = Rejected(self.run) if self.run.kind == RunKind.REPLAY else Files(self.run)
+        self.supply: Supply = _SUPPLIES.get(self.run.kind, Files)(self.run)
         self.quarantine = Quarantine(self.run)
 
     def carry_out(self) -> None:
@@ -177,15 +178,21 @@ class _Attempt:
     def _write_batch(self, batch: RawBatch, schema: GroupSchema) -> None:
         run = self.run
         self.lease.check()
-        processed = self.pipeline.process(batch.conformed(schema))
+        processed = self._process(batch.conformed(schema), schema, is_deleted=batch.is_deleted)
         self.quarantine.add(batch, processed.rejected, first_row=run.rows_read)
         self._note(processed.noted)
-        offline = stamped(processed.accepted, schema, self._place(batch), run=str(run.id))
+        place = self._place(batch)
+        offline = stamped(processed.accepted, schema, place, run=str(run.id), deleted=batch.is_deleted)
         name = f"run-{run.id}-{self.lease.token}-{len(self.files):05}"
         if len(offline):
             self.files.append(self.table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names))
             faults.hit("run.after_file")
         self._report(len(batch), len(offline))
+
+    def _process(self, conformed: Conformed, schema: GroupSchema, *, is_deleted: bool) -> Processed:
+        if is_deleted:
+            return Processed(without_values(conformed.frame, schema), conformed.violations, [])
+        return self.pipeline.process(conformed)
 
     def _place(self, batch: RawBatch) -> Place:
         if batch.origins is None:
@@ -273,7 +280,7 @@ class Files:
         source = self.run.group.source
         if source is None:
             raise InvalidSource(f"{self.run.group} has no source; name a file with --from, or push rows to it.")
-        return [sources.inspect(path) for path in sources.find(source.path)]
+        return [sources.inspect(path) for path in source_roots.find(source.path)]
 
     def batches(self, schema: GroupSchema, read: Callable[[int], None]) -> Iterator[RawBatch]:
         for content in self.claimed:
@@ -292,6 +299,10 @@ class Files:
 
     def give_back(self) -> None:
         self.run.source_files.all().delete()
+
+
+#: Where the rows of a run come from that is no ingestion.
+_SUPPLIES: dict[str, Callable[[Run], Supply]] = {RunKind.REPLAY: Rejected, RunKind.BACKFILL: OlderVersion}
 
 
 def _add(read: Callable[[int], None], before: int, of_this_file: int) -> None:

@@ -50,11 +50,15 @@ _JSON = "json"
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """Raw rows in one form; `origins` has a row for each (pipeline.ORIGIN) when they have come before."""
+    """Raw rows in one form; `origins` has a row for each (pipeline.ORIGIN) when they have come before.
+
+    Deleted ones are tombstones of their entities: of them the keys and times count.
+    """
 
     rows: Rows
     form: Form
     origins: pl.DataFrame | None = None
+    is_deleted: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -74,7 +74,7 @@ def take_up_runs() -> None:
     runs.settle_all()
     try:
         for run in runs.due_hints():
-            ingest_run.delay(str(run.pk))
+            runs.hint(run)
     except OperationalError as error:  # they stay queued, and are due again
         log.warning("the broker does not take tasks: %s", error)
 

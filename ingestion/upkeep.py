@@ -14,7 +14,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from catalog import stores
-from catalog.models import FeatureGroup, RunState
+from catalog.models import FeatureGroup, RunState, TrainingDataset
 from engine import faults
 from engine.errors import unknown_name
 from engine.offline import scrub as scrubbing
@@ -57,6 +57,7 @@ def upkeep(group: FeatureGroup) -> Kept:
         now=timezone.now(),
         followed_to=known_version(group, group.version),
         unfinished=_unfinished(group),
+        keep_files=set(TrainingDataset.files_of(group.name, group.version)),
     )
     return Kept(compacted, removed)
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import polars as pl
 
 from catalog import snapshot, stores
-from engine.errors import unknown_name
+from engine.errors import Problem, UnknownName, near_names, unknown_name
 from engine.offline.table import read_file
 from engine.schema import DELETED, EVENT_TIMESTAMP, VERSION_ORDER
 
 
-def rows_of_group(name: str, *, start: datetime | None = None, end: datetime | None = None) -> pl.DataFrame | None:
+def rows_of_group(
+    name: str,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame | None:
     """The rows of a group's served version between two event times (inclusive), in version order; None without any.
 
-    Columns: join keys, event_timestamp, features. Rows pushed before the call are among them; tombstones are not.
-    Raises UnknownName, and CorruptData for a file that fails its checksums.
+    Columns: join keys, event_timestamp, features (or these `columns`, inputs too). Rows pushed before the call are
+    among them; tombstones are not. Raises UnknownName with near names, and CorruptData for a file that fails its
+    checksums.
     """
     catalog = snapshot.load()
     group = catalog.groups.get(name)
     if group is None:
         raise unknown_name("feature group", name, catalog.groups)
     stores.history_wanted.send(rows_of_group, groups=[name])
-    columns = [key.name for key in catalog.entities[group.entity]] + [EVENT_TIMESTAMP, *group.features]
-    wanted = [*columns, *(name for name in VERSION_ORDER if name not in columns), DELETED]
+    keys = [*(key.name for key in catalog.entities[group.entity]), EVENT_TIMESTAMP]
+    columns = [*keys, *(group.features if columns is None else columns)]
+    wanted = list(dict.fromkeys([*columns, *VERSION_ORDER, DELETED]))
     files = stores.offline(name, group.version).files()
     batches = [pl.DataFrame(batch) for path in files for batch in read_file(path, wanted)]
     if not batches:
@@ -34,7 +43,16 @@ def rows_of_group(name: str, *, start: datetime | None = None, end: datetime | N
         rows = rows.filter(pl.col(EVENT_TIMESTAMP) >= start)
     if end is not None:
         rows = rows.filter(pl.col(EVENT_TIMESTAMP) <= end)
+    unknown = [column for column in columns if column not in rows.columns and column not in group.features]
+    if unknown:
+        near = [
+            Problem(column, "unknown column", near_names(column, [*rows.columns, *group.features]))
+            for column in unknown
+        ]
+        raise UnknownName(f"{name} has no column {', '.join(unknown)}.", near)
     missing = [
-        pl.lit(None, f.dtype.polars).alias(f.name) for f in group.features.values() if f.name not in rows.columns
+        pl.lit(None, f.dtype.polars).alias(f.name)
+        for f in group.features.values()
+        if f.name in columns and f.name not in rows.columns
     ]
     return rows.with_columns(missing).sort(VERSION_ORDER).select(columns)

@@ -1,30 +1,41 @@
 """Training datasets: a spine joined with features as they were at each row's time.
 
-`manage.py train` and FeatureStore.get_historical_features call `build`.
+`build` answers a table, `write` makes a file and its manifest, by which it can be made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from django.conf import settings
-from pyarrow import csv
 
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
-from engine.errors import InvalidInput, InvalidSpine, Problem
+from engine.content_hash import ContentHash
+from engine.errors import InvalidInput
 from engine.pointintime import duckdb
-from engine.pointintime.rule import GroupHistory, HistoryFeature
-from engine.schema import EVENT_TIMESTAMP, TIMESTAMP_ARROW, Field
+from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
+from engine.pointintime.spine import Spine, check_spine
+from engine.schema import EVENT_TIMESTAMP, Field
+from engine.status import NOT_FOUND
+from serving import spines
+from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
+from serving.names import find_service
 from serving.vectors import MakePlan, of_features, of_service
 
 MEMORY_LIMIT = "2GB"
-_OFFSET = r"(?i)(z|[+-]\d\d:\d\d)$"
+
+Engine = Literal["duckdb", "spark"]
+#: A join that answers its result and the engine's name.
+Join = Callable[..., tuple[Any, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +56,154 @@ def build(
     event_timestamp: str = EVENT_TIMESTAMP,
     known_at: bool = False,
     statuses: bool = False,
-    output: Path | None = None,
-) -> pa.Table | int:
+) -> pa.Table:
     """The spine's rows in their order with the asked features beside them; see engine/pointintime/rule.py.
 
-    spine:  an Arrow table, or the path of a Parquet or CSV file.
-    output: a Parquet file to write; then the answer is its number of rows.
+    spine: an Arrow table, or the path of a Parquet or CSV file.
 
     Columns are called by their bare feature name, `group__name` where that clashes with another feature or a column of
     the spine. Rows that were pushed before the call are part of the history. Raises InvalidSpine, and what a read of
     these features raises for unknown, draft and archived ones.
     """
-    if output is not None and not output.parent.is_dir():
+    recipe = plan(
+        asked, spines.columns_of(spine), event_timestamp=event_timestamp, known_at=known_at, statuses=statuses
+    )
+    return _join(recipe, spine, _on_duckdb)[0]
+
+
+def latest(asked: Asked, when: datetime, *, statuses: bool = False) -> pa.Table:
+    """The newest row per entity as of a moment: join keys, event_timestamp (the moment), the features; sorted by key.
+
+    Entities of which nothing is found then (no row yet, or deleted) are left out. Raises as `build` does, and
+    InvalidInput for features of several entities.
+    """
+    features = asked.make_plan()(snapshot.load()).features
+    groups = list(dict.fromkeys(feature.group for feature in features))
+    stores.history_wanted.send(latest, groups=groups)
+    joined = build(asked, spines.of_moment(groups, when), statuses=True)
+    told = [name for name in joined.schema.names if name.endswith(STATUS_SUFFIX)]
+    found = pc.invert(reduce(pc.and_, [pc.equal(joined[name], NOT_FOUND) for name in told]))
+    return joined.filter(found) if statuses else joined.filter(found).drop_columns(told)
+
+
+def write(
+    recipe: Recipe,
+    spine: pa.Table | Path,
+    output: Path,
+    *,
+    follow: Callable[[int | None], None] = lambda _: None,
+    engine: Engine = "duckdb",
+) -> Manifest:
+    """Write the dataset of a recipe to a Parquet file, which appears whole or not at all; its manifest.
+
+    With "spark" the join is done by this process's Spark session, which is made by Spark's own settings if there is
+    none; every engine makes the same rows.
+
+    `follow` is called with the rows of each batch that was made, and with None after each group was joined; what it
+    raises ends the work. Raises as `build` does, and CorruptData when a file of the history is not there any more.
+    """
+    if not output.parent.is_dir():
         raise InvalidInput(f"There is no folder {output.parent} to write {output.name} into.")
+    content: ContentHash | None = None
+
+    def follow_both(batch: pa.RecordBatch | None) -> None:
+        nonlocal content
+        if batch is not None:
+            content = content or ContentHash(batch.schema)
+            content.update(batch)
+        follow(None if batch is None else batch.num_rows)
+
+    join = _on_spark if engine == "spark" else _on_duckdb
+    rows, made_by = _join(recipe, spine, join, output=output, follow=follow_both)
+    schema = pq.read_schema(output)
+    return Manifest(recipe, _made(content or ContentHash(schema), schema, recipe, rows, made_by))
+
+
+def _made(content: ContentHash, schema: pa.Schema, recipe: Recipe, rows: int, made_by: str) -> Made:
+    added = [*recipe.order, *(name + STATUS_SUFFIX for name in recipe.order if recipe.statuses)]
+    spine = [name for name in schema.names if name not in added]
+    return Made(
+        rows,
+        content.hexdigest(spine),
+        content.hexdigest(),
+        tuple((field.name, str(field.type)) for field in schema),
+        {name: content.nulls(name) for name in schema.names},
+        made_by,
+    )
+
+
+def _join(recipe: Recipe, spine: pa.Table | Path, join: Join, **how: Any) -> tuple[Any, str]:
+    """The table or number of rows that an engine answers, and what it calls itself."""
+    keys = dict.fromkeys(key for part in recipe.groups for key in part.keys)
+    return join(
+        spines.opened(spine, recipe.event_timestamp, list(keys)),
+        [part.history() for part in recipe.groups],
+        event_timestamp=recipe.event_timestamp,
+        known_at=recipe.known_at,
+        statuses=recipe.statuses,
+        order=recipe.order,
+        temp_directory=Path(settings.FEATUREHUB_HOME) / "tmp",
+        **how,
+    )
+
+
+def _on_duckdb(*asked: Any, **how: Any) -> tuple[Any, str]:
+    return duckdb.join(*asked, memory_limit=MEMORY_LIMIT, **how), duckdb.ENGINE
+
+
+def _on_spark(*asked: Any, **how: Any) -> tuple[Any, str]:
+    try:
+        # Here, since a hub that joins on one machine has no pyspark (requirements-spark.txt).
+        from pyspark.sql import SparkSession
+
+        from engine.pointintime import spark
+    except ImportError as error:
+        raise InvalidInput(
+            f"Spark is not installed here ({error}); requirements-spark.txt says what it needs."
+        ) from error
+    return spark.join(*asked, session=SparkSession.builder.getOrCreate(), **how), spark.ENGINE
+
+
+def plan(
+    asked: Asked,
+    spine: Sequence[str],
+    *,
+    event_timestamp: str = EVENT_TIMESTAMP,
+    known_at: bool = False,
+    statuses: bool = False,
+) -> Recipe:
+    """The recipe of a dataset whose spine has these columns, over what its groups hold now.
+
+    Raises what a read of these features raises for unknown, draft and archived ones.
+    """
+    catalog = snapshot.load()
+    features = asked.make_plan()(catalog).features
+    service = find_service(asked.service, catalog) if asked.service else None
+    names = output_names(features, spine)
+    stores.history_wanted.send(plan, groups=list(dict.fromkeys(feature.group for feature in features)))
+    return Recipe(
+        f"{service.name}@{service.version}" if service else "",
+        tuple(feature.full_name for feature in features),
+        tuple(names),
+        tuple(_parts(features, names, catalog)),
+        event_timestamp,
+        known_at,
+        statuses,
+    )
+
+
+def checked_spine(
+    asked: Asked, spine: pa.Table | Path, *, event_timestamp: str = EVENT_TIMESTAMP, statuses: bool = False
+) -> tuple[pa.Table | Path, tuple[Field, ...]]:
+    """The spine as a table or a Parquet file, seen to be one that these features can be joined onto, and their keys."""
+    columns = spines.columns_of(spine)
     catalog = snapshot.load()
     plan = asked.make_plan()(catalog)
-    columns = spine_columns(spine)
     names = output_names(plan.features, columns)
-    stores.history_wanted.send(build, groups=list(dict.fromkeys(feature.group for feature in plan.features)))
-    return duckdb.join(
-        _as_parquet_or_table(spine, event_timestamp, plan.keys),
-        _histories(plan.features, names, catalog),
-        event_timestamp=event_timestamp,
-        known_at=known_at,
-        statuses=statuses,
-        order=names,
-        memory_limit=MEMORY_LIMIT,
-        temp_directory=Path(settings.FEATUREHUB_HOME) / "tmp",
-        output=output,
-    )
+    parquet = spines.opened(spine, event_timestamp, plan.keys)
+    outputs = [*names, *(name + STATUS_SUFFIX for name in names if statuses)]
+    check_spine(Spine.of(parquet, event_timestamp), plan.keys, outputs)
+    return parquet, plan.keys
 
 
 def output_names(features: Sequence[FeatureSnapshot], spine: Sequence[str]) -> list[str]:
@@ -82,62 +212,22 @@ def output_names(features: Sequence[FeatureSnapshot], spine: Sequence[str]) -> l
     return [f"{f.group}__{f.name}" if taken.count(f.name) > 1 else f.name for f in features]
 
 
-def _histories(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: Catalog) -> list[GroupHistory]:
+def _parts(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: Catalog) -> Iterator[GroupPart]:
     by_group: dict[str, list[HistoryFeature]] = {}
     for feature, name in zip(features, names, strict=True):
         schema_ids = catalog.groups[feature.group].schema_ids_with(feature.name)
         by_group.setdefault(feature.group, []).append(HistoryFeature(feature.name, name, feature.dtype, schema_ids))
-    return [
-        GroupHistory(
+    for name, asked in by_group.items():
+        group = catalog.groups[name]
+        table = stores.offline(name, group.version)
+        delta_version = table.version
+        yield GroupPart(
             name,
-            tuple(stores.offline(name, catalog.groups[name].version).files()),
-            catalog.entities[catalog.groups[name].entity],
-            catalog.groups[name].ttl,
+            group.version,
+            delta_version,
+            definition_of(name, group.version),
+            catalog.entities[group.entity],
+            group.ttl,
+            tuple(table.entries(delta_version)) if delta_version >= 0 else (),
             tuple(asked),
         )
-        for name, asked in by_group.items()
-    ]
-
-
-def spine_columns(spine: pa.Table | Path) -> list[str]:
-    """The column names of a spine; raises InvalidSpine for a file that is neither Parquet nor CSV, or unreadable."""
-    if isinstance(spine, pa.Table):
-        return list(spine.column_names)
-    try:
-        if spine.suffix.lower() == ".parquet":
-            return list(pq.read_schema(spine).names)
-        if spine.suffix.lower() == ".csv":
-            with csv.open_csv(spine) as reader:
-                return list(reader.schema.names)
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
-    raise InvalidSpine(f"The spine {spine} is neither a .parquet nor a .csv file.")
-
-
-def _as_parquet_or_table(spine: pa.Table | Path, event_timestamp: str, keys: Sequence[Field]) -> pa.Table | Path:
-    """A CSV spine as a table: join keys in their types (`00002` may be a text), its time in UTC, the rest inferred."""
-    if isinstance(spine, pa.Table) or spine.suffix.lower() == ".parquet":
-        return spine
-    types = {key.name: key.dtype.arrow for key in keys} | {event_timestamp: pa.string()}
-    try:
-        table = csv.read_csv(spine, convert_options=csv.ConvertOptions(column_types=types))
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
-    place = table.schema.get_field_index(event_timestamp)
-    if place < 0:  # missing or twice: the join says so
-        return table
-    return table.set_column(place, event_timestamp, _instants(table.column(place), event_timestamp))
-
-
-def _instants(texts: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
-    """RFC 3339 texts as instants; raises InvalidSpine naming the first naive time, or a text that is no time."""
-    naive = pc.index(pc.match_substring_regex(texts, _OFFSET), False).as_py()
-    if naive >= 0:
-        detail = (
-            f"row {naive}: {texts[naive].as_py()!r} has no offset; write the instant, such as 2026-11-01T10:00:00Z."
-        )
-        raise InvalidSpine("The spine cannot be joined.", [Problem(f"/spine/{column}", detail)])
-    try:
-        return pc.utf8_upper(texts).cast(TIMESTAMP_ARROW)
-    except pa.ArrowInvalid as error:
-        raise InvalidSpine("The spine cannot be joined.", [Problem(f"/spine/{column}", str(error))]) from error

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from django.urls import re_path
 
-from serving import api
+from serving import api, datasets_api
 
 urlpatterns = [
     re_path(r"^features/(?P<entity>[^/]+)/(?P<id>[^/]+)/?$", api.EntityVectorView.as_view(), name="entity-vector"),
     re_path(r"^api/v1/vectors/?$", api.VectorsView.as_view(), name="vectors"),
+    re_path(r"^api/v1/training-datasets/?$", datasets_api.DatasetsView.as_view(), name="training-datasets"),
+    re_path(
+        r"^api/v1/training-datasets/(?P<name>[^/]+)/?$", datasets_api.DatasetView.as_view(), name="training-dataset"
+    ),
+    re_path(
+        r"^api/v1/training-datasets/(?P<name>[^/]+)/data/?$",
+        datasets_api.DatasetDataView.as_view(),
+        name="training-dataset-data",
+    ),
 ]

@@ -11,14 +11,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis
+from pytest_django import Settings
 
 from featurehub import private_redis
 from featurehub.environment import OWN_PREFIX, SETTINGS
-from tests import postgresql
+from tests import postgresql, spark
+from tests.forgetting import forget
 
 POSTGRESQL = postgresql.Cluster() if os.environ.get(postgresql.CHOICE) == "postgresql" else None
 HOME = Path(tempfile.mkdtemp(prefix="featurehub-tests-"))
@@ -106,6 +109,15 @@ def static_files_without_collecting() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def spark_session() -> Iterator[Any]:
+    """A Spark session on a cluster of this session's own; tests that ask for it are skipped where there is no Spark."""
+    if reason := spark.missing():
+        pytest.skip(reason)
+    with spark.running() as session:
+        yield session
+
+
 @pytest.fixture
 def redis_clean(private_redis_url: str) -> Iterator[redis.Redis]:
     """A client of the private server's database 0; every database of it is empty now and again afterwards."""
@@ -126,3 +138,18 @@ def cluster() -> Iterator[postgresql.Cluster]:
 
     connections.close_all()
     POSTGRESQL.start()
+
+
+@pytest.fixture
+def sources(db: None, redis_clean: redis.Redis, settings: Settings, tmp_path: Path) -> Iterator[Path]:
+    """The one source root of a hub that nobody else writes to; the hub's stores are empty and warm."""
+    from ingestion import materialize
+
+    root = tmp_path / "sources"
+    root.mkdir()
+    settings.FEATUREHUB_SOURCE_ROOTS = (root,)
+    settings.FEATUREHUB_OFFLINE_PATH = tmp_path / "offline"
+    forget()
+    materialize.ensure_warm()
+    yield root
+    forget()

@@ -17,6 +17,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "catalog.Entity": "key",
         "catalog.DataSource": "database",
     },
+    "Training": {
+        "catalog.TrainingDataset": "dataset",
+    },
     "Ingestion": {
         "catalog.Run": "play_circle",
         "ingestion.QuarantinedRule": "report",

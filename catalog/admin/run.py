@@ -55,14 +55,14 @@ def _list_action(name: str) -> Callable[..., HttpResponse]:
 
 @admin.register(Run)
 class RunAdmin(ReadOnlyAdmin):
-    list_display = ["short_id", "group", "kind", "state_label", *_COUNTS, "duration", "delta_version", "created_at"]
-    list_select_related = ["group"]
+    list_display = ["short_id", "subject", "kind", "state_label", *_COUNTS, "duration", "delta_version", "created_at"]
+    list_select_related = ["group", "dataset"]
     list_filter = ["state", "kind", ["group", AutocompleteSelectFilter], ["created_at", RangeDateTimeFilter]]
     list_filter_submit = True
     list_fullwidth = True
     search_fields = ["id", "group__name", "error", "error_code", "requested_by"]
     fieldsets = [
-        (None, {"fields": ["id", "group", "group_version", "kind", "state_now", "requested_by", "message"]}),
+        (None, {"fields": ["id", "subject", "group_version", "kind", "state_now", "requested_by", "message"]}),
         ("Rows", {"fields": [*_COUNTS, "delta_version", "warnings"]}),
         ("Error", {"fields": ["error_code", "error"]}),
         ("Worker", {"fields": _WORKER}),

@@ -70,10 +70,11 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         return super().get_queryset(request).annotate(_features=Count("chosen", distinct=True))
 
     def get_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        return ["name", "version", "status_now" if obj else "status", "description", "owner", "tags"]
+        shown = ["status_now", "changed_since"] if obj else ["status"]
+        return ["name", "version", *shown, "description", "owner", "tags"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        return ["status_now", *(["name", "version"] if is_fixed(obj) else [])]
+        return ["status_now", "changed_since", *(["name", "version"] if is_fixed(obj) else [])]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"status": Status.DRAFT, **super().get_changeform_initial_data(request)}
@@ -84,6 +85,13 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         if db_field.name == "status":
             kwargs["choices"] = FIRST_STATUSES
         return super().formfield_for_choice_field(db_field, request, **kwargs)
+
+    @display(description="Changed")
+    def changed_since(self, service: FeatureService) -> str:
+        if (changes := service.changes_since()) is None:
+            return "the first version"
+        older, differences = changes
+        return f"since version {older.version}: {', '.join(differences) or 'the same list'}"
 
     @display(description="Features", ordering="_features")
     def feature_count(self, service: FeatureService) -> int:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catalog.definitions import checking
-from catalog.definitions.document import STATUS_KEYS, Definition, Feature, FeatureGroup
+from catalog.definitions.document import STATUS_KEYS, Definition, Feature, FeatureGroup, FeatureService
 from catalog.definitions.exporting import written_yaml
 from catalog.definitions.reading import read
 from catalog.definitions.world import World
 from catalog.models import Status
+from catalog.models.service import list_changes
 from engine.errors import InvalidDefinition
 
 Sign = Literal["+", "~", "-"]
@@ -128,10 +129,20 @@ def _shown(value: Any) -> str:
 def _effects(world: World, name: str, old: Definition | None, new: Definition, keys: set[str]) -> Iterator[str]:
     if isinstance(new, FeatureGroup) and isinstance(old, FeatureGroup) and old.version != new.version:
         yield f"version {old.version} -> {new.version}: serves nothing until it is ingested"
+    if isinstance(new, FeatureService) and old is None:
+        yield from _effects_of_version(world, new)
     if isinstance(new, Feature) and old is None:
         yield from _effects_of_new(world, world.groups[name.partition(":")[0]], new.name)
     if isinstance(new, Feature | FeatureGroup) and old and keys - _UNNOTICED and (readers := world.readers(name)):
         yield f"read by {', '.join(readers)}"
+
+
+def _effects_of_version(world: World, new: FeatureService) -> Iterator[str]:
+    older = [made for made in world.services.values() if made.name == new.name and made.version < new.version]
+    if older:
+        before = max(older, key=lambda made: made.version)
+        changes = ", ".join(list_changes(before.features, new.features)) or "the same list"
+        yield f"since {before.name}@{before.version}: {changes}"
 
 
 def _effects_of_new(world: World, group: FeatureGroup, name: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from catalog.models.acceptance import Acceptance
 from catalog.models.api_key import ApiKey
+from catalog.models.dataset import TrainingDataset
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
@@ -35,4 +36,5 @@ __all__ = [
     "Status",
     "StoredSchema",
     "Tag",
+    "TrainingDataset",
 ]

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from django.contrib import admin
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -24,6 +25,8 @@ class RunKind(models.TextChoices):
     MATERIALIZE = "materialize"
     PUSH = "push"
     REPLAY = "replay"
+    BACKFILL = "backfill"
+    TRAIN = "train"
 
 
 class RunState(models.TextChoices):
@@ -56,8 +59,14 @@ class Run(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=12, choices=RunKind, default=RunKind.INGEST)
-    group = models.ForeignKey(FeatureGroup, on_delete=models.PROTECT, related_name="runs")
-    group_version = models.PositiveIntegerField()
+    # Every kind but `train` has one, and whoever carries out another kind need not ask.
+    group: models.ForeignKey[FeatureGroup | None, FeatureGroup] = models.ForeignKey(  # type: ignore[misc]
+        FeatureGroup, on_delete=models.PROTECT, related_name="runs", null=True, blank=True
+    )
+    group_version = models.PositiveIntegerField(default=0, help_text="0 without a group.")
+    from_version = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Of a backfill: the group version whose rows it reads."
+    )
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     acceptance = models.OneToOneField(Acceptance, on_delete=models.PROTECT, related_name="run")
     requested_by = models.CharField(max_length=150, blank=True)
@@ -96,34 +105,49 @@ class Run(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(state__in=RunState.values), name="run_state_is_known"),
             models.CheckConstraint(condition=Q(kind__in=RunKind.values), name="run_kind_is_known"),
+            models.CheckConstraint(
+                condition=Q(kind="train") | Q(group__isnull=False),
+                name="run_has_a_group_unless_it_trains",
+            ),
             models.CheckConstraint(condition=Q(on_error__in=["quarantine", "reject"]), name="run_on_error_is_known"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.group.name} {self.id}"
+        return f"{self.kind} {self.subject} {self.id}"
+
+    @property
+    @admin.display(description="Of", ordering="group__name")
+    def subject(self) -> str:
+        """What it is about: its group's name, or its training dataset's."""
+        if self.kind == RunKind.TRAIN:
+            return self.dataset.name if hasattr(self, "dataset") else "a dropped dataset"
+        return self.group.name
 
     @classmethod
     def queue(
         cls,
-        group: FeatureGroup,
+        group: FeatureGroup | None,
         *,
         requested_by: str = "",
         kind: str = RunKind.INGEST,
         paths: Sequence[Path] = (),
         on_error: str = "quarantine",
+        from_version: int | None = None,
     ) -> Run:
-        """A new run of the group's current version, with its place in the version order taken.
+        """A new run of the group's current version, with its place in the version order taken; without a group one
+        that trains.
 
         `paths` are kept, absolute, so that whoever takes the run up reads the same files.
         """
         return cls.objects.create(
             kind=kind,
             group=group,
-            group_version=group.version,
+            group_version=group.version if group else 0,
             acceptance=Acceptance.take(),
             requested_by=requested_by,
             paths=[str(path.absolute()) for path in paths],
             on_error=on_error,
+            from_version=from_version,
         )
 
     @property
@@ -132,6 +156,13 @@ class Run(models.Model):
         if self.started_at is None:
             return None
         return ((self.finished_at or timezone.now()) - self.started_at).total_seconds()
+
+    @property
+    def progress(self) -> float | None:
+        """The share that is done, as far as it can be told: of the bytes of files, or of the rows of a dataset."""
+        if self.kind == RunKind.TRAIN:
+            return self.rows_accepted / self.rows_read if self.rows_read else None
+        return self.bytes_read / self.bytes_total if self.bytes_total else None
 
     def begin(self) -> None:
         """Start a run that the request which made it carries out itself: it has no lease and is not taken up."""
@@ -154,11 +185,11 @@ class Run(models.Model):
         return {
             "id": str(self.id),
             "kind": self.kind,
-            "group": self.group.name,
+            "group": self.group.name if self.group_id else None,
             "group_version": self.group_version,
             "state": self.state,
             "attempts": self.attempts,
-            "progress": self.bytes_read / self.bytes_total if self.bytes_total else None,
+            "progress": self.progress,
             "read": self.rows_read,
             "accepted": self.rows_accepted,
             "quarantined": self.rows_quarantined,
@@ -170,4 +201,5 @@ class Run(models.Model):
             "created_at": self.created_at,
             "started_at": self.started_at,
             "finished_at": self.finished_at,
+            **({"dataset": self.subject} if self.kind == RunKind.TRAIN else {}),
         }

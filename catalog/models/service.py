@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db import models
 from django.db.models import Q
 from simple_history.models import HistoricalRecords
@@ -34,9 +36,26 @@ class FeatureService(Documented):
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
 
+    def changes_since(self) -> tuple[FeatureService, list[str]] | None:
+        """The version before this one, and how the list differs from its (see `list_changes`); None for the first."""
+        older = FeatureService.objects.filter(name=self.name, version__lt=self.version).order_by("version").last()
+        return (older, list_changes(older.feature_names(), self.feature_names())) if older else None
+
     def feature_names(self) -> list[str]:
         """`group:name` of each feature, in order."""
         return [str(chosen.feature) for chosen in self.chosen.select_related("feature__group")]
+
+
+def list_changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """How a list of features differs: `+ group:name` is new, `- group:name` is gone, `order` of the others changed.
+
+    >>> list_changes(["a:x", "a:y", "a:z"], ["a:z", "a:y", "a:w"])
+    ['+ a:w', '- a:x', 'order']
+    """
+    new, gone = [name for name in after if name not in before], [name for name in before if name not in after]
+    kept = [name for name in before if name in after]
+    moved = kept != [name for name in after if name in before]
+    return [*(f"+ {name}" for name in new), *(f"- {name}" for name in gone), *(["order"] if moved else [])]
 
 
 class ServiceFeature(models.Model):

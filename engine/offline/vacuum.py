@@ -23,13 +23,13 @@ def vacuum(
     now: datetime,
     followed_to: int,
     unfinished: Sequence[str] = (),
-    keep_versions: Collection[int] = (),
+    keep_files: Collection[str] = (),
 ) -> list[str]:
     """Remove the data files that nobody needs; their names.
 
     followed_to:   the version up to which the online store has followed the table: what came later is kept.
     unfinished:    beginnings of the names of files that are still to be committed.
-    keep_versions: versions that stay readable as they are.
+    keep_files:    names of files that are still read as they were, whatever the table has in their place by now.
 
     Raises CorruptData when the log does not tell what the table is: then nothing is removed.
     """
@@ -37,7 +37,7 @@ def vacuum(
     if version < 0:
         return []
     contents = table.log.contents(version)
-    needed = {file.name for each in (None, *keep_versions) for file in table.entries(each)}
+    needed = {file.name for file in table.entries()} | set(keep_files)
     needed |= _not_followed(table, followed_to, version)
     removable = [
         path

@@ -1,8 +1,7 @@
 """The point-in-time rule (rule.py) on one machine: DuckDB's ASOF join, which spills to disk beyond its memory limit.
 
-DuckDB sees of the spine a row number, the keys and the time only. It answers each group's features in the
-spine's order, and the spine's own columns are put beside them as they are read a second time: they keep their
-exact types, and no wide row is sorted twice.
+DuckDB sees of the spine a row number, the keys and the time only, and answers each group's features in the spine's
+order (result.py puts the spine's own columns beside them), so that no wide row is sorted twice.
 
 Two choices come from measurements. The join compares a struct of the whole version order, since a plain ASOF
 join on the event time answers ties at random. And `known_at` needs no search of its own: a row is available from
@@ -13,19 +12,24 @@ only those count that are newer, in version order, than all before them; among t
 from __future__ import annotations
 
 import glob
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from engine.errors import InvalidSpine, Problem, RunFailed
+from engine.pointintime.result import (
+    MICROSECOND,
+    Follow,
+    absent,
+    composed,
+    ordered,
+    refuse_never_received,
+    result_schema,
+)
 from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
-from engine.pointintime.spine import BATCH_ROWS, EARLIEST, Spine, as_key, as_microseconds, check_spine
+from engine.pointintime.spine import BATCH_ROWS, EARLIEST, Spine, check_spine, key_columns, narrow
 from engine.schema import (
     ACCEPTED,
     CREATED_TIMESTAMP,
@@ -34,13 +38,13 @@ from engine.schema import (
     ORDINAL,
     SCHEMA,
     Dtype,
-    Field,
 )
 from engine.spilling import connected
 from engine.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 
-_END = pa.record_batch([], names=[])
-_MICROSECOND = timedelta(microseconds=1)
+#: What a dataset that was made here says of its engine.
+ENGINE = f"duckdb {duckdb.__version__}"
+
 _LAST = "9223372036854775807"
 #: The stored columns that the rule reads, and what they are called in the SQL here.
 _OURS = {
@@ -73,6 +77,7 @@ def join(
     memory_limit: str = "1GB",
     threads: int | None = None,
     output: Path | None = None,
+    follow: Follow = lambda _: None,
 ) -> pa.Table | int:
     """The spine's rows in their order, its columns unchanged, then one column per feature by the rule of rule.py.
 
@@ -82,38 +87,22 @@ def join(
     output:   a Parquet file to write; then the answer is its number of rows, and the memory used is bounded by
               `memory_limit` (DuckDB's, 150 MB at the least; the process stays some 450 MB above it). The
               file appears whole or not at all.
+    follow:   called with each batch of the result in order, and with None after each group was joined; what it raises
+              ends the join without a trace.
     temp_directory: a folder in which the join may spill; what it puts there is gone when it returns.
 
     Features have the Arrow type of their dtype. Raises InvalidSpine with every problem before any work, also
     when `known_at` is asked of a group all of whose rows were received after the newest spine row. Raises RunFailed
     when DuckDB cannot finish: a history file that cannot be read, no memory or no disk left.
     """
-    features = _ordered([feature for group in groups for feature in group.features], order)
+    features = ordered([feature for group in groups for feature in group.features], order)
     opened = Spine.of(spine, event_timestamp)
     check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
-    schema = _result_schema(opened.schema, features, statuses)
+    schema = result_schema(opened.schema, features, statuses)
     what = "The point-in-time join"
     with connected(temp_directory, what=what, memory_limit=memory_limit, threads=threads) as connection:
-        streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses)
-        batches = _side_by_side([opened.batches(), *streams], schema)
-        if output is None:
-            return pa.Table.from_batches(batches, schema)
-        return _write(batches, schema, output)
-
-
-def _ordered(features: Sequence[HistoryFeature], order: Sequence[str] | None) -> tuple[HistoryFeature, ...]:
-    """The features by output name in `order`; ValueError when that is not a permutation of their names."""
-    if order is None:
-        return tuple(features)
-    if sorted(order) != sorted(feature.output for feature in features):
-        raise ValueError(f"`order` must name each of {[feature.output for feature in features]} once, not {order}.")
-    return tuple(sorted(features, key=lambda feature: order.index(feature.output)))
-
-
-def _result_schema(spine: pa.Schema, features: tuple[HistoryFeature, ...], statuses: bool) -> pa.Schema:
-    kinds = [feature.dtype.arrow for feature in features] + [pa.string()] * len(features) * statuses
-    added = [pa.field(name, kind) for name, kind in zip(output_names(features, statuses), kinds, strict=True)]
-    return pa.schema([*spine, *added], metadata=spine.metadata)
+        streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses, follow=follow)
+        return composed([opened.batches(), *streams], schema, output=output, follow=follow)
 
 
 def _group_streams(
@@ -123,6 +112,7 @@ def _group_streams(
     *,
     known_at: bool,
     statuses: bool,
+    follow: Follow,
 ) -> list[Iterator[pa.RecordBatch]]:
     """One stream of feature columns per group that has features, each in the order of the spine."""
     asked = [group for group in groups if group.features]
@@ -135,49 +125,20 @@ def _group_streams(
         for place, group in enumerate(asked)
     ]
     if known_at:
-        _refuse_never_received(joins, newest)
-    return [part.stream() if part.group.files else _absent(part.group, statuses, spine.rows) for part in joins]
+        refuse_never_received(((part.group.group, part.first_created()) for part in joins), newest)
+    streams = []
+    for part in joins:
+        streams.append(part.stream() if part.group.files else absent(part.group, statuses, spine.rows))
+        follow(None)
+    return streams
 
 
 def _load_spine(connection: duckdb.DuckDBPyConnection, spine: Spine, groups: Sequence[GroupHistory]) -> dict[str, str]:
     """Make the table `__fh_spine` (i: row number, t: microseconds, k0...: keys); returns join key -> its column."""
     keys = tuple(dict.fromkeys(key for group in groups for key in group.keys))
-    names = [f"k{place}" for place in range(len(keys))]
-    schema = pa.schema(
-        [("i", pa.int64()), ("t", pa.int64())]
-        + [(name, key.dtype.arrow) for name, key in zip(names, keys, strict=True)]
-    )
-    connection.register("__fh_source", pa.RecordBatchReader.from_batches(schema, _narrow(spine, keys, schema)))
+    connection.register("__fh_source", narrow(spine, keys))
     connection.execute("CREATE TABLE __fh_spine AS SELECT * FROM __fh_source")
-    return {key.name: name for key, name in zip(keys, names, strict=True)}
-
-
-def _narrow(spine: Spine, keys: tuple[Field, ...], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    offset, time = 0, spine.event_timestamp
-    for batch in spine.batches(list(dict.fromkeys([*(key.name for key in keys), time]))):
-        numbers = pa.array(range(offset, offset + batch.num_rows), pa.int64())
-        columns = [as_key(batch[key.name], key.dtype) for key in keys]
-        yield pa.record_batch([numbers, as_microseconds(batch[time]), *columns], schema=schema)
-        offset += batch.num_rows
-
-
-def _refuse_never_received(joins: Iterable[_GroupJoin], newest: int) -> None:
-    """InvalidSpine naming each group whose first row was received after the spine's newest time, `newest`."""
-    problems = []
-    for part in joins:
-        first = part.first_created()
-        if first is not None and first > newest:
-            detail = (
-                f"known_at: the first row of group {part.group.group} was received at {_instant(first)}, after the "
-                f"newest spine row ({_instant(newest)}), so no feature was known; leave known_at out or use later rows."
-            )
-            problems.append(Problem("/known_at", detail))
-    if problems:
-        raise InvalidSpine("The spine cannot be joined as the features were known.", problems)
-
-
-def _instant(microseconds: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + microseconds * _MICROSECOND).isoformat().replace("+00:00", "Z")
+    return key_columns(keys)
 
 
 @dataclass(frozen=True)
@@ -266,7 +227,7 @@ class _GroupJoin:
         if self.known_at:
             bounds.append(f"created <= make_timestamptz({self.newest})")
         if self.group.ttl is not None and not self.statuses:
-            oldest = max(self.oldest - self.group.ttl // _MICROSECOND, EARLIEST)
+            oldest = max(self.oldest - self.group.ttl // MICROSECOND, EARLIEST)
             bounds.append(f"event >= make_timestamptz({oldest})")
         return bounds
 
@@ -299,7 +260,7 @@ class _GroupJoin:
 
     def _fresh(self) -> str:
         ttl = self.group.ttl
-        return "true" if ttl is None else f"(s.t - epoch_us(h.event) <= {ttl // _MICROSECOND})"
+        return "true" if ttl is None else f"(s.t - epoch_us(h.event) <= {ttl // MICROSECOND})"
 
 
 def _found(feature: HistoryFeature) -> str:
@@ -309,16 +270,6 @@ def _found(feature: HistoryFeature) -> str:
         known = ", ".join(str(schema_id) for schema_id in sorted(feature.schema_ids)) or "NULL"
         found += f" AND h.schema IN ({known})"
     return f"coalesce({found}, false)"
-
-
-def _absent(group: GroupHistory, statuses: bool, rows: int) -> Iterator[pa.RecordBatch]:
-    """The output columns of a group without rows, for `rows` spine rows."""
-    names = output_names(group.features, statuses)
-    for start in range(0, rows, BATCH_ROWS):
-        size = min(BATCH_ROWS, rows - start)
-        columns = [pa.nulls(size, feature.dtype.arrow) for feature in group.features]
-        missing = [pa.repeat(NOT_FOUND, size)] * (len(names) - len(columns))
-        yield pa.record_batch([*columns, *missing], names)
 
 
 def _struct(values: Sequence[str]) -> str:
@@ -338,32 +289,3 @@ def _sql_type(dtype: Dtype) -> str:
     if dtype.kind == "embedding":
         return "FLOAT[]"
     return f"{_SQL_TYPES[dtype.item]}[]" if dtype.kind == "list" else _SQL_TYPES[dtype.kind]
-
-
-def _side_by_side(streams: Iterable[Iterator[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """One stream with all columns of `streams` (equally many rows each, batches of any size), as `schema` says."""
-    filled = [(batch for batch in stream if batch.num_rows) for stream in streams]
-    heads = [next(stream, _END) for stream in filled]
-    while size := min(head.num_rows for head in heads):
-        columns = {name: part for head in heads for name, part in zip(head.schema.names, head.columns, strict=True)}
-        yield pa.record_batch([columns[field.name].slice(0, size).cast(field.type) for field in schema], schema=schema)
-        rests = [head.slice(size) for head in heads]
-        heads = [rest if rest.num_rows else next(stream, _END) for rest, stream in zip(rests, filled, strict=True)]
-    if any(head.num_rows for head in heads):
-        raise RunFailed("The spine changed while it was joined: its number of rows is not what it was.")
-
-
-def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, output: Path) -> int:
-    """Write a Parquet file with page checksums and answer its rows; under another name until it is whole."""
-    rows, part = 0, output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                rows += batch.num_rows
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
-    return rows

@@ -83,6 +83,27 @@ def as_microseconds(column: pa.Array) -> pa.Array:
     return column.cast(TIMESTAMP_ARROW).cast(pa.int64())
 
 
+def key_columns(keys: Iterable[Field]) -> dict[str, str]:
+    """What `narrow` calls each join key: k0, k1 and so on."""
+    return {key.name: f"k{place}" for place, key in enumerate(keys)}
+
+
+def narrow(spine: Spine, keys: Sequence[Field]) -> pa.RecordBatchReader:
+    """What an engine has to see of a checked spine: i (row number from 0), t (microseconds), k0... (keys), in order."""
+    names = [("i", pa.int64()), ("t", pa.int64())] + [(f"k{n}", key.dtype.arrow) for n, key in enumerate(keys)]
+    schema = pa.schema(names)
+    return pa.RecordBatchReader.from_batches(schema, _numbered(spine, keys, schema))
+
+
+def _numbered(spine: Spine, keys: Sequence[Field], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    offset, time = 0, spine.event_timestamp
+    for batch in spine.batches(list(dict.fromkeys([*(key.name for key in keys), time]))):
+        numbers = pa.array(range(offset, offset + batch.num_rows), pa.int64())
+        columns = [as_key(batch[key.name], key.dtype) for key in keys]
+        yield pa.record_batch([numbers, as_microseconds(batch[time]), *columns], schema=schema)
+        offset += batch.num_rows
+
+
 def _pointer(column: str) -> str:
     return f"/spine/{column}"
 

@@ -180,7 +180,8 @@ def test_the_openapi_document_has_every_route_with_an_operation_id_of_its_own(cl
     document = document_of(client)
     assert document["openapi"].startswith("3.")
     described = {(path, method) for path, operations in document["paths"].items() for method in operations}
-    assert len(described) == len(ROUTES) - len({"home", "openapi", "api-docs"})
+    undescribed = {"home", "openapi", "api-docs"}
+    assert len(described) == sum(len(needs) for name, (_, needs) in ROUTES.items() if name not in undescribed)
     assert not [path for path, _ in described if path.endswith("/")]
     ids = [o["operationId"] for operations in document["paths"].values() for o in operations.values()]
     assert sorted(ids) == sorted(set(ids))

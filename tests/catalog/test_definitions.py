@@ -350,6 +350,9 @@ def test_a_changed_list_needs_a_raised_service_version(applied: str, shop: Write
     ]
     plan = definitions.apply([shop(shorter, ("version: 1", "version: 2"))])
     assert lines(plan) == ["+ feature service churn_v1@2"]
+    assert plan.changes[0].effects == ("since churn_v1@1: - customer_purchases:avg_purchase_value",)
+    older, changes = FeatureService.objects.get(version=2).changes_since() or (None, [])
+    assert (str(older), changes) == ("churn_v1@1", ["- customer_purchases:avg_purchase_value"])
     assert sorted(map(str, FeatureService.objects.all())) == ["churn_v1@1", "churn_v1@2"]
 
 

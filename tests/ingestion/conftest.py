@@ -11,35 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import redis
 from pytest_django import Settings
+
+from tests.forgetting import forget
 
 if TYPE_CHECKING:
     from tests.ingestion.web import Start
-
-
-def _forget() -> None:
-    from catalog import snapshot, stores
-
-    if stores.online.cache_info().currsize:
-        stores.online().close()
-    stores.online.cache_clear()
-    snapshot.forget()
-
-
-@pytest.fixture
-def sources(db: None, redis_clean: redis.Redis, settings: Settings, tmp_path: Path) -> Iterator[Path]:
-    """The one source root of a hub that nobody else writes to; the hub's stores are empty and warm."""
-    from ingestion import materialize
-
-    root = tmp_path / "sources"
-    root.mkdir()
-    settings.FEATUREHUB_SOURCE_ROOTS = (root,)
-    settings.FEATUREHUB_OFFLINE_PATH = tmp_path / "offline"
-    _forget()
-    materialize.ensure_warm()
-    yield root
-    _forget()
 
 
 @pytest.fixture
@@ -49,10 +26,10 @@ def redis_down(settings: Settings, tmp_path: Path) -> Callable[[], AbstractConte
     @contextmanager
     def down() -> Iterator[None]:
         url, settings.ONLINE_REDIS_URL = settings.ONLINE_REDIS_URL, f"unix://{tmp_path}/nobody.sock?db=0"
-        _forget()
+        forget()
         yield
         settings.ONLINE_REDIS_URL = url
-        _forget()
+        forget()
 
     return down
 

@@ -126,10 +126,13 @@ def start(point: str, plan: str) -> subprocess.Popen[bytes]:
 
 def carry_on(group: FeatureGroup) -> None:
     """What workers do within a minute of the death of one: here the minute is over."""
-    Run.objects.filter(state=RunState.RUNNING).update(lease_until=timezone.now() - timedelta(seconds=1))
     with redis.Redis.from_url(settings.ONLINE_REDIS_URL) as client:
         client.delete(f"{settings.FEATUREHUB_KEY_PREFIX}:lock:rebuild")
-    catch_up()
+    for _ in range(3):  # PostgreSQL may still carry out the last heartbeat of a process that is dead
+        Run.objects.filter(state=RunState.RUNNING).update(lease_until=timezone.now() - timedelta(seconds=1))
+        catch_up()
+        if not Run.objects.filter(state=RunState.RUNNING).exists():
+            break
     for run in Run.objects.filter(state=RunState.QUEUED):
         with suppress(InvalidSource):  # the one that came by the point of a failing run
             execute(run)

@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from catalog import runs
+from catalog import runs, source_roots
 from catalog.models import FeatureGroup, Run, RunState
 from engine.errors import Conflict, FeaturehubError, LeaseLost, NotFound, RunFailed, Unavailable
 from ingestion import ingest as ingesting
@@ -180,7 +180,7 @@ def test_a_run_lost_at_its_commit_does_not_land_in_another_version(group: Featur
 def test_content_that_may_yet_be_committed_is_read_by_no_other_run(group: FeatureGroup) -> None:
     """Its worker sleeps at its commit and may wake: a second run of the same rows would add them twice."""
     run, lease = taken(group)
-    ingesting.claim(run, [ingesting.sources.inspect(path) for path in ingesting.sources.find("*.csv")])
+    ingesting.claim(run, [ingesting.sources.inspect(path) for path in source_roots.find("*.csv")])
     with lease.about_to_commit():
         pass
     end_lease(run)
@@ -242,7 +242,7 @@ def test_a_retried_run_is_the_same_run_in_its_old_place_of_the_version_order(
     assert (state(run), run.message) == ((RunState.QUEUED, 0, ""), "Retried by ada.")
     assert execute(run).rows_accepted == 2
     assert {row["_accepted"] for row in contents.offline(group)} == {run.acceptance_id}
-    with pytest.raises(Conflict, match="is succeeded; only a failed, dead or cancelled ingest or replay can be"):
+    with pytest.raises(Conflict, match="is succeeded; only a failed, dead or cancelled run of a worker can be"):
         runs.retry(run, by="ada")
 
 

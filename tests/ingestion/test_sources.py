@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from catalog.source_roots import find
 from engine.errors import InvalidSource
 from ingestion import sources
-from ingestion.sources import Content, find, inspect, read
+from ingestion.sources import Content, inspect, read
 
 
 @pytest.fixture

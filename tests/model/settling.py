@@ -12,7 +12,7 @@ from django.db import OperationalError
 from django.db.models import Sum
 from django.utils import timezone
 
-from catalog import runs
+from catalog import runs, source_roots
 from catalog.models import FeatureGroup, Run, RunState
 from engine.errors import Unavailable
 from ingestion import drain, materialize, sources
@@ -79,7 +79,7 @@ def _retry_dead() -> int:
 def _unread() -> list[Path]:
     """The files whose content no run has read to its end."""
     read = set(SourceFile.objects.filter(run__state=RunState.SUCCEEDED).values_list("sha256", flat=True))
-    paths = sources.find(world.SOURCE) if read else []
+    paths = source_roots.find(world.SOURCE) if read else []
     return [path for path in paths if sources.inspect(path).sha256 not in read]
 
 

@@ -16,6 +16,8 @@ import redis
 from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
 
+from tests.forgetting import forget
+
 if TYPE_CHECKING:
     from django.http import HttpResponse
 
@@ -40,17 +42,6 @@ class Hub:
 
     def vectors(self, **body: Any) -> HttpResponse:
         return self.post("/api/v1/vectors", body)
-
-
-def forget() -> None:
-    """Drop what this process keeps of the stores, the catalog and the keys."""
-    from catalog import access, snapshot, stores
-
-    if stores.online.cache_info().currsize:
-        stores.online().close()
-    stores.online.cache_clear()
-    snapshot.forget()
-    access._trusted.clear()
 
 
 def make_catalog() -> None:

@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from engine.errors import FeatureArchived, FeatureNotActive, InvalidInput, InvalidSpine, UnknownName
-from tests import oracle
+from tests import oracle, spark
 from tests.serving.conftest import LAST_YEAR, YESTERDAY, Hub, push_row
 from tests.serving.test_status_effects import change, draft, feature
 
@@ -22,11 +22,14 @@ TTL = timedelta(days=90)
 DAY = timedelta(days=1)
 
 
-def build(features: list[str] | str, spine: Any, **how: Any) -> Any:
-    from serving import training
+def build(features: list[str] | str, spine: Any, *, output: Path | None = None, **how: Any) -> Any:
+    """The dataset as a table, or with `output` as a file and its number of rows."""
+    from serving import spines, training
 
     asked = training.Asked(service=features) if isinstance(features, str) else training.Asked(features=tuple(features))
-    return training.build(asked, spine, **how)
+    if output is None:
+        return training.build(asked, spine, **how)
+    return training.write(training.plan(asked, spines.columns_of(spine), **how), spine, output).made.rows
 
 
 def spine_of(*rows: tuple[Any, datetime], key: str = "customer_id", **columns: Any) -> pa.Table:
@@ -312,3 +315,75 @@ def test_the_history_of_a_group_has_every_row_between_two_times_in_order(hub: Hu
     assert rows_of_group("product_stock") is None
     with pytest.raises(UnknownName, match="suport"):
         rows_of_group("suport")
+
+
+# Without a spine.
+
+
+def test_the_newest_row_of_every_entity_as_of_a_moment(hub: Hub) -> None:
+    from serving import training
+
+    asked = training.Asked(features=("tickets", "total"))
+    now = training.latest(asked, datetime.now(UTC))
+    assert now.column_names == ["customer_id", "event_timestamp", "tickets", "total"]
+    customers = now["customer_id"].to_pylist()
+    assert customers == sorted(set(customers))
+    spine = spine_of(*((customer, now["event_timestamp"][0].as_py()) for customer in customers))
+    assert now.drop_columns(["event_timestamp"]).equals(
+        build(["tickets", "total"], spine).drop_columns(["event_timestamp"])
+    )
+    assert training.latest(asked, datetime(1990, 1, 1, tzinfo=UTC)).num_rows == 0
+
+
+def test_a_deleted_entity_is_not_among_the_newest(hub: Hub) -> None:
+    from ingestion.push import delete, find_group
+    from serving import training
+
+    asked = training.Asked(features=("tickets",))
+    before = training.latest(asked, datetime.now(UTC))["customer_id"].to_pylist()
+    delete(find_group("support"), {"customer_id": before[0]})
+    assert training.latest(asked, datetime.now(UTC))["customer_id"].to_pylist() == before[1:]
+
+
+def test_features_of_several_entities_have_no_newest_rows(hub: Hub) -> None:
+    from engine.errors import InvalidInput
+    from serving import training
+
+    with pytest.raises(InvalidInput, match="several entities"):
+        training.latest(training.Asked(features=("tickets", "stock")), datetime.now(UTC))
+
+
+def test_a_groups_own_rows_are_a_spine_with_labels(hub: Hub) -> None:
+    from engine.errors import UnknownName
+    from serving import spines
+
+    spine = spines.of_group("support", labels=["tickets"])
+    assert spine.column_names == ["customer_id", "event_timestamp", "tickets"]
+    built = build(["customer_purchases:total"], spine)
+    assert built["tickets"].equals(spine["tickets"])
+    with pytest.raises(UnknownName, match="tikets"):
+        spines.of_group("support", labels=["tikets"])
+
+
+def written(tmp_path: Path, **how: Any) -> Any:
+    """The manifest of a dataset with values, nulls, one too old and none at all."""
+    from serving import training
+
+    spine = spine_of(("C1", YESTERDAY + DAY), ("C1", YESTERDAY - DAY), ("C2", YESTERDAY), ("C3", YESTERDAY))
+    recipe = training.plan(training.Asked(service="churn"), spine.column_names, statuses=True)
+    return training.write(recipe, spine, tmp_path / f"{how.get('engine')}.parquet", **how)
+
+
+def test_spark_makes_the_dataset_that_duckdb_makes_and_its_manifest_says_who_did(
+    hub: Hub, spark_session: Any, tmp_path: Path
+) -> None:
+    by_duckdb, by_spark = (written(tmp_path, engine=engine).made for engine in ("duckdb", "spark"))
+    assert by_spark.sha256 == by_duckdb.sha256
+    assert set(by_spark.nulls.values()) == {0, 2, 3}  # else there would be little to tell apart
+    assert (by_duckdb.engine.split()[0], by_spark.engine) == ("duckdb", f"spark {spark_session.version}")
+
+
+@pytest.mark.skipif(spark.INSTALLED, reason="about a hub without pyspark")
+def test_spark_that_is_not_installed_is_said_so(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"requirements-spark\.txt"):
+        written(tmp_path, engine="spark")

@@ -25,7 +25,7 @@ class Command(FeaturehubCommand):
     def run(self, **options: Any) -> int | None:
         if options["action"] == "list":
             chosen = {"group__name": options["group"], "state": options["state"]}
-            found = Run.objects.select_related("group").filter(**{k: v for k, v in chosen.items() if v})
+            found = Run.objects.select_related("group", "dataset").filter(**{k: v for k, v in chosen.items() if v})
             shown = list(found[: options["limit"]])
         else:
             shown = [find_run(options["id"])]
@@ -41,7 +41,7 @@ class Command(FeaturehubCommand):
             said = run.error.splitlines()[0] if run.error else run.message
             self.stdout.write(
                 f"{str(run.pk)[:8]}  {run.created_at:%Y-%m-%d %H:%M:%S}  {run.kind:<11}  {run.state:<9}  "
-                f"{run.group.name}  {run.rows_accepted:,} rows  {said}".rstrip()
+                f"{run.subject}  {run.rows_accepted:,} rows  {said}".rstrip()
             )
 
 

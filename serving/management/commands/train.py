@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from django.core.management.base import CommandParser
 
 from catalog.commands import FeaturehubCommand
 from engine.schema import EVENT_TIMESTAMP
-from serving.training import Asked, build
+from serving.spines import columns_of
+from serving.training import Asked, Engine, plan, write
 
 
 class Command(FeaturehubCommand):
@@ -22,16 +23,17 @@ class Command(FeaturehubCommand):
         parser.add_argument("--timestamp", default=EVENT_TIMESTAMP, help="The spine's event timestamp column.")
         parser.add_argument("--known-at", action="store_true", help="Use only what had been received by then.")
         parser.add_argument("--statuses", action="store_true", help="Add <feature>__status columns.")
+        parser.add_argument("--engine", choices=get_args(Engine), default="duckdb", help="What joins: duckdb or spark.")
 
     def run(self, **options: Any) -> int | None:
-        rows = build(
+        recipe = plan(
             Asked(service=options["service"]),
-            options["spine"],
+            columns_of(options["spine"]),
             event_timestamp=options["timestamp"],
             known_at=options["known_at"],
             statuses=options["statuses"],
-            output=options["out"],
         )
+        rows = write(recipe, options["spine"], options["out"], engine=options["engine"]).made.rows
         if options["json"]:
             self.print_json({"rows": rows, "path": str(options["out"])})
         else:

@@ -209,11 +209,11 @@ def test_a_file_that_the_online_store_has_not_followed_yet_is_kept(table: Offlin
     assert len(table.files_added(FILES_AT_LEAST - 2, table.version) or []) == 2
 
 
-def test_the_files_of_a_kept_version_stay(table: OfflineTable) -> None:
+def test_files_that_are_still_read_as_they_were_stay(table: OfflineTable) -> None:
     before = fill(table)
-    version = table.version
+    version, kept = table.version, [file.name for file in table.entries()]
     compact(table, sort_by=KEYS)
-    assert vacuum(table, now=later(25), followed_to=table.version, keep_versions=[version]) == []
+    assert vacuum(table, now=later(25), followed_to=table.version, keep_files=kept) == []
     assert len(table.files(version)) == FILES_AT_LEAST
     assert customers_of(table) == before
 

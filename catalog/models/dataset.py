@@ -1,0 +1,61 @@
+"""Training datasets: what was asked, the run that makes it, and the manifest of what it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import models
+
+from catalog.models.naming import name_constraint, name_field
+from catalog.models.run import Run
+
+
+class TrainingDataset(models.Model):
+    """A spine joined with features, kept. It is there once `run` has succeeded: then it has a manifest and a file.
+
+    features: as they were asked for; empty when `service` was.
+    split:    as serving/splits.py writes it; None: all rows are one.
+    file:     the name of its Parquet file in its folder.
+    manifest: as serving/manifest.py writes it.
+    """
+
+    name = name_field(unique=True)
+    run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="dataset")
+    service = models.CharField(max_length=80, blank=True)
+    features = models.JSONField(default=list, blank=True)
+    event_timestamp = models.CharField(max_length=255)
+    known_at = models.BooleanField(default=False)
+    statuses = models.BooleanField(default=False)
+    split = models.JSONField(null=True, blank=True)
+    manifest = models.JSONField(null=True, blank=True)
+    file = models.CharField(max_length=64, blank=True)
+    size_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [name_constraint("trainingdataset")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it has; None until it is there."""
+        return self.manifest["result"]["rows"] if self.manifest else None
+
+    def null_rates(self) -> dict[str, float]:
+        """The share of null values of each feature; empty until it is there, or without rows."""
+        if not self.manifest or not self.rows:
+            return {}
+        return {name: self.manifest["result"]["nulls"][name] / self.rows for name in self.manifest["outputs"]}
+
+    @classmethod
+    def files_of(cls, group: str, version: int) -> Iterator[str]:
+        """The files of a group version that some dataset was made of, so that it can be made again."""
+        for manifest in cls.objects.exclude(manifest=None).values_list("manifest", flat=True):
+            parts: list[dict[str, Any]] = manifest["groups"]
+            for part in parts:
+                if (part["group"], part["version"]) == (group, version):
+                    yield from (file["name"] for file in part["files"])

@@ -1,0 +1,237 @@
+"""Training datasets that the hub keeps: registered at once, made by a run, made again from their manifest.
+
+HTTP, `manage.py datasets`, the admin and Celery call these. A dataset's folder holds its spine and its file; an attempt
+writes a file of its own, and the one whose lease stands at the end becomes the dataset's.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
+from kombu.exceptions import OperationalError as BrokerDown
+
+from catalog import runs, stores
+from catalog.models import Run, RunKind, TrainingDataset
+from catalog.models.naming import NAME_RULE, validate_name
+from catalog.runs import Lease
+from engine.errors import (
+    Conflict,
+    FeaturehubError,
+    InvalidInput,
+    LeaseLost,
+    NotFound,
+    RunFailed,
+    Unavailable,
+    near_names,
+)
+from engine.offline.storage import storage_errors
+from engine.pointintime.spine import Spine
+from engine.schema import EVENT_TIMESTAMP, Field
+from serving import spines, training
+from serving.manifest import Manifest, differences
+from serving.splits import COLUMN, Split
+from serving.training import Asked
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 1.0
+
+
+def register(
+    name: str,
+    asked: Asked,
+    spine: pa.Table | Path,
+    *,
+    event_timestamp: str = EVENT_TIMESTAMP,
+    known_at: bool = False,
+    statuses: bool = False,
+    split: Split | None = None,
+    by: str = "",
+) -> TrainingDataset:
+    """A dataset to be made by a queued run, its spine kept; see `hand_over` and `execute`. A split is a column of it.
+
+    Raises Conflict for a name that is taken, InvalidSpine for a spine that cannot be joined, naming each problem, and
+    what a read of the features raises: all of it before anything is kept.
+    """
+    _check_name(name)
+    parquet, keys = training.checked_spine(asked, spine, event_timestamp=event_timestamp, statuses=statuses)
+    if split and COLUMN in spines.columns_of(parquet):
+        raise InvalidInput(f"The spine has a column {COLUMN} already; rename it, or leave the split out.")
+    with transaction.atomic():
+        run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by)
+        folder = stores.dataset_folder(str(run.pk))
+        with storage_errors(stores.offline_root()):
+            folder.mkdir(parents=True)
+            _keep_spine(Spine.of(parquet, event_timestamp), split, keys, folder / "spine.parquet")
+        try:
+            with transaction.atomic():
+                return TrainingDataset.objects.create(
+                    name=name,
+                    run=run,
+                    service=asked.service,
+                    features=list(asked.features),
+                    event_timestamp=event_timestamp,
+                    known_at=known_at,
+                    statuses=statuses,
+                    split=split.as_json() if split else None,
+                )
+        except IntegrityError as error:
+            shutil.rmtree(folder)
+            raise _taken(name) from error
+
+
+def _check_name(name: str) -> None:
+    try:
+        validate_name(name)
+    except ValidationError as error:
+        raise InvalidInput(f"A dataset's name is {NAME_RULE}; got {name!r}.") from error
+    if TrainingDataset.objects.filter(name=name).exists():
+        raise _taken(name)
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"There is a dataset {name} already; drop it first, or choose another name.")
+
+
+def _keep_spine(spine: Spine, split: Split | None, keys: Sequence[Field], path: Path) -> None:
+    schema = spine.schema.append(pa.field(COLUMN, pa.string())) if split else spine.schema
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        for batch in spine.batches():
+            parts = [split.parts(batch, spine.event_timestamp, keys)] if split else []
+            writer.write_batch(pa.record_batch([*batch.columns, *parts], schema=schema))
+
+
+def find(name: str) -> TrainingDataset:
+    """The dataset of that name; raises NotFound with near names."""
+    known = TrainingDataset.objects.select_related("run")
+    found = known.filter(name=name).first() if "\0" not in name else None
+    if found is None:
+        near = near_names(name, list(known.values_list("name", flat=True)))
+        raise NotFound(f"There is no dataset {name}." + (f" Did you mean {', '.join(near)}?" if near else ""))
+    return found
+
+
+def hand_over(dataset: TrainingDataset) -> None:
+    """Tell a worker of the dataset's run. When the broker does not answer it stays queued and is told of again."""
+    try:
+        runs.hint(dataset.run)
+    except BrokerDown as error:
+        log.warning("the broker does not take tasks, so run %s waits: %s", dataset.run_id, error)
+
+
+def execute(run: Run, *, progress: Callable[[Run], None] = lambda _: None) -> Run:
+    """Make the dataset of a queued run, or of one whose worker is gone; a run that has ended is left as it is.
+
+    Raises Conflict while another worker makes it, LeaseLost when it was cancelled or taken from this one, and what
+    `training.write` raises, after it was recorded.
+    """
+    runs.settle(run.pk)
+    lease = runs.take(run)
+    if lease is None:
+        return run
+    with lease:
+        try:
+            with storage_errors(stores.offline_root()):
+                _make(run, lease, progress)
+        except LeaseLost:
+            raise
+        except FeaturehubError as error:
+            lease.fail(str(error), error.code, retryable=error.retryable)
+            raise
+        except (OperationalError, InterfaceError, MemoryError) as error:
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
+            lease.fail(f"It may go better next time: {error!r}", Unavailable.code, retryable=True)
+            raise
+        except Exception:
+            lease.fail(
+                "The run ended by an error of the hub itself; its log has the details.", "server_error", retryable=False
+            )
+            raise
+    return run
+
+
+def _make(run: Run, lease: Lease, progress: Callable[[Run], None]) -> None:
+    dataset = run.dataset
+    folder = stores.dataset_folder(str(run.pk))
+    spine, output = folder / "spine.parquet", folder / f"data-{lease.token}.parquet"
+    run.rows_read = pq.read_metadata(spine).num_rows
+    reported = time.monotonic()
+
+    def follow(rows: int | None) -> None:
+        nonlocal reported
+        run.rows_accepted += rows or 0
+        if rows is None or time.monotonic() - reported > REPORT_SECONDS:
+            lease.report()
+            reported = time.monotonic()
+        progress(run)
+
+    lease.report()
+    try:
+        recipe = training.plan(
+            Asked(dataset.service, tuple(dataset.features)),
+            spines.columns_of(spine),
+            event_timestamp=dataset.event_timestamp,
+            known_at=dataset.known_at,
+            statuses=dataset.statuses,
+        )
+        manifest = training.write(recipe, spine, output, follow=follow)
+        with transaction.atomic():
+            lease.hold()
+            dataset.manifest, dataset.file, dataset.size_bytes = manifest.as_json(), output.name, output.stat().st_size
+            dataset.save(update_fields=["manifest", "file", "size_bytes"])
+            lease.succeed()
+    except BaseException:
+        output.unlink(missing_ok=True)
+        raise
+    _remove_others(folder, output)
+
+
+def _remove_others(folder: Path, output: Path) -> None:
+    """What attempts whose workers were killed have left."""
+    for path in [*folder.glob("data-*.parquet"), *folder.glob(".data-*.part")]:
+        if path != output:
+            path.unlink(missing_ok=True)
+
+
+def data_file(dataset: TrainingDataset) -> Path:
+    """The Parquet file of a dataset; raises Conflict while it is being made or when that failed."""
+    if not dataset.manifest:
+        run = dataset.run
+        why = f": {run.error}" if run.error else ""
+        raise Conflict(f"The dataset {dataset.name} is not there: its run {run.pk} is {run.state}{why}")
+    return stores.dataset_folder(str(dataset.run_id)) / dataset.file
+
+
+def rebuild(dataset: TrainingDataset, output: Path) -> Manifest:
+    """Make the dataset again from its manifest, into a file of the caller; the new manifest, which has the same hash.
+
+    Raises RunFailed saying what differs (the file is kept, for comparing), CorruptData when a file of the history is
+    missing or damaged, and Conflict when the dataset was never made.
+    """
+    spine = data_file(dataset).with_name("spine.parquet")
+    old = Manifest.from_json(dataset.manifest or {})
+    new = training.write(old.recipe, spine, output)
+    if different := differences(old, new):
+        raise RunFailed(f"{dataset.name} came out differently: {'; '.join(different)}.")
+    return new
+
+
+def drop(dataset: TrainingDataset) -> None:
+    """Forget a dataset and remove its files; the history that it was made of need not be kept for it any more.
+
+    Raises Conflict while its run has not ended.
+    """
+    run = dataset.run
+    if run.state in ("queued", "running"):
+        raise Conflict(f"The dataset {dataset.name} is being made by run {run.pk}; cancel that first.")
+    dataset.delete()
+    shutil.rmtree(stores.dataset_folder(str(run.pk)), ignore_errors=True)

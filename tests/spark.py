@@ -1,0 +1,58 @@
+"""A Spark cluster of this test session's own, where pyspark and Java are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+INSTALLED = importlib.util.find_spec("pyspark") is not None
+#: The processes at both ends are small, and nothing but this machine can reach them.
+SETTINGS = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.memory": "1g",
+    "spark.executor.memory": "700m",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.session.timeZone": "America/St_Johns",  # an instant is one wherever the cluster stands
+}
+
+
+def missing() -> str:
+    """What is not installed that Spark needs, as a reason to skip; nothing if all is there."""
+    if not INSTALLED:
+        return "pyspark is not installed: `make spark` installs it"
+    return "" if shutil.which("java") else "Spark needs Java 17, which is not on the PATH"
+
+
+@contextmanager
+def running() -> Iterator[Any]:
+    """A session on a cluster of a master and two workers of one core and 1 GB, whose executors are processes."""
+    import pyspark
+    from pyspark.sql import SparkSession
+
+    before = {name: os.environ.get(name) for name in ("SPARK_LOCAL_IP", "PYSPARK_PYTHON")}
+    os.environ.update(SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable)
+    with tempfile.TemporaryDirectory(prefix="spark-", ignore_cleanup_errors=True) as folder:
+        builder = SparkSession.builder.master("local-cluster[2,1,1024]").appName("featurehub tests")
+        session = builder.config(map={**SETTINGS, "spark.local.dir": folder}).getOrCreate()
+        # Such a cluster's workers keep the executors' logs beside the installed package, whatever the settings say.
+        logs = Path(pyspark.__file__).parent / "work" / session.sparkContext.applicationId
+        try:
+            yield session
+        finally:
+            session.stop()
+            shutil.rmtree(logs)
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
