@@ -4,10 +4,12 @@ DuckDB sees of the spine a row number, the keys and the time only. It answers ea
 spine's order, and the spine's own columns are put beside them as they are read a second time: they keep their
 exact types, and no wide row is sorted twice.
 
-Two choices come from measurements. The join compares a struct of the whole version order, since a plain ASOF
-join on the event time answers ties at random. And `known_at` needs no search of its own: a row is available from
-`greatest(event_timestamp, created_timestamp)` on, so of a key's rows in the order in which they became available
-only those count that are newer, in version order, than all before them; among these the as-of row is the answer.
+Three choices come from measurements. The join compares the whole version order (order.py), since a plain ASOF join
+on the event time answers ties at random. A column of ours that has one value in all files, by their footers, is written
+into the SQL and not read, as most often the tombstones' and the schemas'. And `known_at` needs no search of its own: a
+row is available from `greatest(event_timestamp, created_timestamp)` on, so of a key's rows in the order in which they
+became available only those count that are newer, in version order, than all before them; among these the as-of row is
+the answer.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -24,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import InvalidSpine, Problem, RunFailed
+from engine.pointintime.order import Digit, packed, packed_time, ranges
 from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
 from engine.pointintime.spine import BATCH_ROWS, EARLIEST, Spine, as_key, as_microseconds, check_spine
 from engine.schema import (
@@ -44,7 +48,6 @@ ENGINE = f"duckdb {duckdb.__version__}"
 
 _END = pa.record_batch([], names=[])
 _MICROSECOND = timedelta(microseconds=1)
-_LAST = "9223372036854775807"
 #: The stored columns that the rule reads, and what they are called in the SQL here.
 _OURS = {
     EVENT_TIMESTAMP: "event",
@@ -54,7 +57,15 @@ _OURS = {
     DELETED: "deleted",
     SCHEMA: "schema",
 }
-_VERSION = ("epoch_us(event)", "epoch_us(created)", "accepted", "ordinal")
+#: How SQL writes a value of these columns that a footer gives as a number.
+_AS_SQL = {
+    EVENT_TIMESTAMP: "make_timestamptz({})",
+    CREATED_TIMESTAMP: "make_timestamptz({})",
+    ACCEPTED: "CAST({} AS BIGINT)",
+    ORDINAL: "CAST({} AS BIGINT)",
+    DELETED: "CAST({} AS BOOLEAN)",
+    SCHEMA: "CAST({} AS INTEGER)",
+}
 _SQL_TYPES = {
     "int64": "BIGINT",
     "float64": "DOUBLE",
@@ -238,12 +249,11 @@ class _GroupJoin:
         return row[0]
 
     def _sql(self) -> str:
-        columns = self._version_columns()
-        at_spine = _struct(["t", *[_LAST] * (len(columns) - 1)])
+        at_spine = packed_time("s.t", self._version(available=self.known_at))
         return f"""
             WITH history AS ({self._history()})
             SELECT s.i, {", ".join(f"{answer} AS a{place}" for place, answer in enumerate(self._answers()))}
-            FROM (SELECT *, {at_spine} AS version FROM __fh_spine) AS s
+            FROM (SELECT *, {at_spine} AS version FROM __fh_spine AS s) AS s
             ASOF LEFT JOIN history AS h ON {self._same_key("h")} AND s.version >= h.version
         """
 
@@ -253,14 +263,23 @@ class _GroupJoin:
     def _keys(self) -> list[str]:
         return [self.key_columns[key.name] for key in self.group.keys]
 
-    def _version_columns(self) -> list[str]:
-        """What orders the rows: the version order, behind the time of availability with known_at."""
-        available = ["greatest(epoch_us(event), epoch_us(created))"] if self.known_at else []
-        return [*available, *_VERSION]
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        return ranges(self.group.files, tuple(_OURS))
+
+    def _version(self, *, available: bool = False) -> list[Digit]:
+        """What orders the rows: the version order, behind the time of availability if asked for."""
+        event, created = self._ranges.get(EVENT_TIMESTAMP), self._ranges.get(CREATED_TIMESTAMP)
+        digits = [Digit("epoch_us(event)", event), Digit("epoch_us(created)", created)]
+        digits += [Digit(_OURS[name], self._ranges.get(name)) for name in (ACCEPTED, ORDINAL)]
+        if not available:
+            return digits
+        both = None if event is None or created is None else (max(event[0], created[0]), max(event[1], created[1]))
+        return [Digit("greatest(epoch_us(event), epoch_us(created))", both), *digits]
 
     def _history(self) -> str:
-        """The rows that may be an answer, with their place in the order as the struct `version`."""
-        version = _struct(self._version_columns())
+        """The rows that may be an answer, with their place in the order as `version`."""
+        version = packed(self._version(available=self.known_at))
         rows = f"""
             SELECT *, {version} AS version FROM ({self._renamed()}) AS r
             SEMI JOIN __fh_spine AS s ON {self._same_key("r")} WHERE {" AND ".join(self._bounds())}
@@ -268,7 +287,7 @@ class _GroupJoin:
         if not self.known_at:
             return rows
         window = f"PARTITION BY {', '.join(self._keys())} ORDER BY version ROWS UNBOUNDED PRECEDING"
-        newest = _struct(_VERSION)
+        newest = packed(self._version())
         return f"SELECT * FROM ({rows}) QUALIFY {newest} = max({newest}) OVER ({window})"
 
     def _bounds(self) -> list[str]:
@@ -285,11 +304,17 @@ class _GroupJoin:
         """The files' rows under our names; a feature that no file has yet is null."""
         stored = {row[0] for row in self.connection.sql(f"DESCRIBE SELECT * FROM {self._files()}").fetchall()}
         keys = zip((key.name for key in self.group.keys), self._keys(), strict=True)
-        columns = [f"file.{_quoted(name)} AS {ours}" for name, ours in [*keys, *_OURS.items()]]
+        columns = [f"file.{_quoted(name)} AS {ours}" for name, ours in keys]
+        columns += [f"{self._stored(name)} AS {ours}" for name, ours in _OURS.items()]
         for place, feature in enumerate(self.group.features):
             absent = f"NULL::{_sql_type(feature.dtype)}"
             columns.append(f"{f'file.{_quoted(feature.name)}' if feature.name in stored else absent} AS f{place}")
         return f"SELECT {', '.join(columns)} FROM {self._files()} AS file"
+
+    def _stored(self, name: str) -> str:
+        """One of our columns, or its value when all rows have the same."""
+        low, high = self._ranges.get(name, (0, 1))
+        return _AS_SQL[name].format(low) if low == high else f"file.{_quoted(name)}"
 
     def _files(self) -> str:
         """The group's files as one relation: columns by name, no meaning in the letters of a path."""
@@ -330,11 +355,6 @@ def _absent(group: GroupHistory, statuses: bool, rows: int) -> Iterator[pa.Recor
         columns = [pa.nulls(size, feature.dtype.arrow) for feature in group.features]
         missing = [pa.repeat(NOT_FOUND, size)] * (len(names) - len(columns))
         yield pa.record_batch([*columns, *missing], names)
-
-
-def _struct(values: Sequence[str]) -> str:
-    """A SQL struct of these expressions; DuckDB compares structs field by field, from the first on."""
-    return "{" + ", ".join(f"'{chr(97 + place)}': {value}" for place, value in enumerate(values)) + "}"
 
 
 def _quoted(name: str) -> str:
