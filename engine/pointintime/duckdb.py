@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -177,7 +178,7 @@ def _load_spine(connection: duckdb.DuckDBPyConnection, spine: Spine, groups: Seq
 def _narrow(spine: Spine, keys: tuple[Field, ...], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     offset, time = 0, spine.event_timestamp
     for batch in spine.batches(list(dict.fromkeys([*(key.name for key in keys), time]))):
-        numbers = pa.array(range(offset, offset + batch.num_rows), pa.int64())
+        numbers = pa.array(np.arange(offset, offset + batch.num_rows, dtype=np.int64))
         columns = [as_key(batch[key.name], key.dtype) for key in keys]
         yield pa.record_batch([numbers, as_microseconds(batch[time]), *columns], schema=schema)
         offset += batch.num_rows
@@ -324,27 +325,38 @@ class _GroupJoin:
     def _answers(self) -> list[str]:
         """Steps 3 to 6 of the rule: each feature's value, then each one's status if asked for."""
         features = list(enumerate(self.group.features))
-        values = [f"CASE WHEN {_found(feature)} AND {self._fresh()} THEN h.f{place} END" for place, feature in features]
+        values = [self._value(feature, f"h.f{place}") for place, feature in features]
         if not self.statuses:
             return values
+        fresh = " AND ".join(self._fresh()) or "true"
         return values + [
-            f"CASE WHEN NOT {_found(feature)} THEN '{NOT_FOUND}' WHEN NOT {self._fresh()} THEN '{OUTSIDE_MAX_AGE}' "
+            f"CASE WHEN NOT {self._found(feature)} THEN '{NOT_FOUND}' WHEN NOT {fresh} THEN '{OUTSIDE_MAX_AGE}' "
             f"WHEN h.f{place} IS NULL THEN '{NULL_VALUE}' ELSE '{PRESENT}' END"
             for place, feature in features
         ]
 
-    def _fresh(self) -> str:
+    def _value(self, feature: HistoryFeature, stored: str) -> str:
+        """A feature's stored value where it counts; without a row that is null as well."""
+        conditions = [*self._counts(feature), *self._fresh()]
+        return f"CASE WHEN {' AND '.join(conditions)} THEN {stored} END" if conditions else stored
+
+    def _found(self, feature: HistoryFeature) -> str:
+        """SQL: there is a row and it counts; never null."""
+        return f"coalesce({' AND '.join(['h.event IS NOT NULL', *self._counts(feature)])}, false)"
+
+    def _counts(self, feature: HistoryFeature) -> list[str]:
+        """SQL: the row is no tombstone and its schema has the feature; nothing where the footers say so of all."""
+        conditions = [] if self._ranges.get(DELETED) == (0, 0) else ["NOT h.deleted"]
+        if feature.schema_ids is not None:
+            low, high = self._ranges.get(SCHEMA, (0, -1))
+            if low != high or low not in feature.schema_ids:
+                known = ", ".join(str(schema_id) for schema_id in sorted(feature.schema_ids)) or "NULL"
+                conditions.append(f"h.schema IN ({known})")
+        return conditions
+
+    def _fresh(self) -> list[str]:
         ttl = self.group.ttl
-        return "true" if ttl is None else f"(s.t - epoch_us(h.event) <= {ttl // _MICROSECOND})"
-
-
-def _found(feature: HistoryFeature) -> str:
-    """SQL: there is a row, it is no tombstone, and its schema has the feature; never null."""
-    found = "NOT h.deleted"
-    if feature.schema_ids is not None:
-        known = ", ".join(str(schema_id) for schema_id in sorted(feature.schema_ids)) or "NULL"
-        found += f" AND h.schema IN ({known})"
-    return f"coalesce({found}, false)"
+        return [] if ttl is None else [f"(s.t - epoch_us(h.event) <= {ttl // _MICROSECOND})"]
 
 
 def _absent(group: GroupHistory, statuses: bool, rows: int) -> Iterator[pa.RecordBatch]:

@@ -84,7 +84,7 @@ def packed(digits: Sequence[Digit]) -> str:
 def packed_time(time: str, digits: Sequence[Digit]) -> str:
     """SQL of a value that is at or after that of each row whose first digit is at most `time`, and before all others.
 
-    A time outside the first digit's range is moved to its end, or to just below it, and compares with the rows as before.
+    A time outside the first digit's range is moved to its end or to just below it, where it compares as before.
     """
     first, *later = digits
     if first.bits is not None and first.range is not None:

@@ -41,11 +41,15 @@ def row(key: str, event_at: datetime, value: int | None, created: datetime | Non
 
 
 class Histories:
-    """Writes history files, each column as GroupSchema.offline has it; a group per call."""
+    """Writes history files, each column as GroupSchema.offline has it; a group per call.
+
+    statistics: whether the footers say from where to where columns go, which decides how versions are compared.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.written = 0
+        self.statistics = True
 
     def group(
         self,
@@ -69,7 +73,7 @@ class Histories:
     def _write(self, table: pa.Table) -> str:
         self.written += 1
         path = self.folder / f"part-{self.written}.parquet"
-        pq.write_table(table, path)
+        pq.write_table(table, path, write_statistics=self.statistics, row_group_size=10)
         return str(path)
 
 
@@ -122,10 +126,12 @@ EXAMPLE_ANSWERS = [  # time, as of, as known
 ]
 
 
+@pytest.mark.parametrize("statistics", [False, True], ids=["no statistics", "statistics"])
 @pytest.mark.parametrize("known_at", [False, True], ids=["as of", "as known"])
 def test_the_worked_example_of_the_rule_holds(
-    known_at: bool, histories: Histories, joined: Callable[..., pa.Table]
+    known_at: bool, statistics: bool, histories: Histories, joined: Callable[..., pa.Table]
 ) -> None:
+    histories.statistics = statistics
     group = histories.group(EXAMPLE, ttl=timedelta(days=10))
     spine = [("C1", time) for time, _, _ in EXAMPLE_ANSWERS]
     wanted = [as_known if known_at else as_of for _, as_of, as_known in EXAMPLE_ANSWERS]
@@ -194,6 +200,7 @@ def test_random_tables_give_what_the_oracle_gives(
         keys = rng.choice([CUSTOMER, (*CUSTOMER, Field("store_id", INT64))])
         features, ids = [("value", f"v{place}", INT64)], frozenset({2})
         cut = len(history) // 3
+        histories.statistics = rng.random() < 0.7
         files = [history[:cut], history[cut:]]
         groups.append(histories.group(*files, keys=keys, ttl=ttl, schema_ids=ids, features=features))
         answers = expected(spine, history, keys=[key.name for key in keys], ttl=ttl, known_at=known_at)
@@ -209,20 +216,26 @@ def test_random_tables_give_what_the_oracle_gives(
 MOMENTS = st.integers(0, 4).map(lambda hours: DAY_ONE + timedelta(hours=hours))
 
 
+#: How many numbers the version order is compared as: one for near values, several for values far apart.
+APART = st.sampled_from([1, 2**20, 2**40, 2**61])
+
+
 @st.composite
 def stored_rows(draw: st.DrawFn) -> list[Row]:
     """Rows of two customers whose (_accepted, _ordinal) are unique, as acceptance makes them."""
     places = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=10, unique=True))
+    accepted_apart, ordinals_apart = draw(APART), draw(APART)
+    is_one_kind = draw(st.booleans())
     return [
         row(
             draw(st.sampled_from("AB")),
             draw(MOMENTS),
             draw(st.none() | st.integers(0, 99)),
             created=draw(MOMENTS),
-            _accepted=accepted,
-            _ordinal=ordinal,
-            _schema=draw(st.sampled_from([1, 2, 2])),
-            _deleted=draw(st.sampled_from([False, False, True])),
+            _accepted=accepted * accepted_apart,
+            _ordinal=ordinal * ordinals_apart,
+            _schema=2 if is_one_kind else draw(st.sampled_from([1, 2, 2])),
+            _deleted=False if is_one_kind else draw(st.sampled_from([False, False, True])),
         )
         for accepted, ordinal in places
     ]
@@ -237,6 +250,7 @@ def test_any_history_gives_what_the_oracle_gives(
     ttl = case.draw(st.none() | st.integers(0, 3).map(lambda hours: timedelta(hours=hours)), "ttl")
     times = case.draw(st.lists(st.tuples(st.sampled_from("AB"), MOMENTS), min_size=1, max_size=5), "spine")
     known_at = case.draw(st.booleans(), "known_at")
+    histories.statistics = case.draw(st.booleans(), "statistics")
     group = histories.group(history, ttl=ttl, schema_ids=frozenset({2}))
     spine = [dict(zip(SPINE.names, pair, strict=True)) for pair in times]
     if known_at and history and min(row["created_timestamp"] for row in history) > max(time for _, time in times):
@@ -251,9 +265,11 @@ def test_any_history_gives_what_the_oracle_gives(
 
 @pytest.mark.parametrize("level", ["event_timestamp", "created_timestamp", "_accepted", "_ordinal"])
 @pytest.mark.parametrize("newer_is_written", ["first", "last"])
+@pytest.mark.parametrize("statistics", [False, True], ids=["no statistics", "statistics"])
 def test_each_level_of_the_version_order_decides_a_tie(
-    level: str, newer_is_written: str, histories: Histories, joined: Callable[..., pa.Table]
+    level: str, newer_is_written: str, statistics: bool, histories: Histories, joined: Callable[..., pa.Table]
 ) -> None:
+    histories.statistics = statistics
     older = row("C1", day(2), 1, created=day(3), _accepted=5, _ordinal=5)
     later = {"event_timestamp": day(2.5), "created_timestamp": day(3.5), "_accepted": 6, "_ordinal": 6}
     below = {"created_timestamp": day(2.5), "_accepted": 4, "_ordinal": 4}  # what stands behind must not decide
