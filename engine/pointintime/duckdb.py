@@ -3,10 +3,12 @@
 DuckDB sees of the spine a row number, the keys and the time only, and answers each group's features in the spine's
 order (result.py puts the spine's own columns beside them), so that no wide row is sorted twice.
 
-Two choices come from measurements. The join compares a struct of the whole version order, since a plain ASOF
-join on the event time answers ties at random. And `known_at` needs no search of its own: a row is available from
-`greatest(event_timestamp, created_timestamp)` on, so of a key's rows in the order in which they became available
-only those count that are newer, in version order, than all before them; among these the as-of row is the answer.
+Three choices come from measurements. The join compares the whole version order (order.py), since a plain ASOF join
+on the event time answers ties at random. A column of ours that has one value in all files, by their footers, is written
+into the SQL and not read, as most often the tombstones' and the schemas'. And `known_at` needs no search of its own: a
+row is available from `greatest(event_timestamp, created_timestamp)` on, so of a key's rows in the order in which they
+became available only those count that are newer, in version order, than all before them; among these the as-of row is
+the answer.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from engine.pointintime.order import Digit, packed, packed_time, ranges
 from engine.pointintime.result import (
     MICROSECOND,
     Follow,
@@ -45,7 +49,6 @@ from engine.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 #: What a dataset that was made here says of its engine.
 ENGINE = f"duckdb {duckdb.__version__}"
 
-_LAST = "9223372036854775807"
 #: The stored columns that the rule reads, and what they are called in the SQL here.
 _OURS = {
     EVENT_TIMESTAMP: "event",
@@ -55,7 +58,15 @@ _OURS = {
     DELETED: "deleted",
     SCHEMA: "schema",
 }
-_VERSION = ("epoch_us(event)", "epoch_us(created)", "accepted", "ordinal")
+#: How SQL writes a value of these columns that a footer gives as a number.
+_AS_SQL = {
+    EVENT_TIMESTAMP: "make_timestamptz({})",
+    CREATED_TIMESTAMP: "make_timestamptz({})",
+    ACCEPTED: "CAST({} AS BIGINT)",
+    ORDINAL: "CAST({} AS BIGINT)",
+    DELETED: "CAST({} AS BOOLEAN)",
+    SCHEMA: "CAST({} AS INTEGER)",
+}
 _SQL_TYPES = {
     "int64": "BIGINT",
     "float64": "DOUBLE",
@@ -188,12 +199,11 @@ class _GroupJoin:
         return row[0]
 
     def _sql(self) -> str:
-        columns = self._version_columns()
-        at_spine = _struct(["t", *[_LAST] * (len(columns) - 1)])
+        at_spine = packed_time("s.t", self._version(available=self.known_at))
         return f"""
             WITH history AS ({self._history()})
             SELECT s.i, {", ".join(f"{answer} AS a{place}" for place, answer in enumerate(self._answers()))}
-            FROM (SELECT *, {at_spine} AS version FROM __fh_spine) AS s
+            FROM (SELECT *, {at_spine} AS version FROM __fh_spine AS s) AS s
             ASOF LEFT JOIN history AS h ON {self._same_key("h")} AND s.version >= h.version
         """
 
@@ -203,14 +213,23 @@ class _GroupJoin:
     def _keys(self) -> list[str]:
         return [self.key_columns[key.name] for key in self.group.keys]
 
-    def _version_columns(self) -> list[str]:
-        """What orders the rows: the version order, behind the time of availability with known_at."""
-        available = ["greatest(epoch_us(event), epoch_us(created))"] if self.known_at else []
-        return [*available, *_VERSION]
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[int, int]]:
+        return ranges(self.group.files, tuple(_OURS))
+
+    def _version(self, *, available: bool = False) -> list[Digit]:
+        """What orders the rows: the version order, behind the time of availability if asked for."""
+        event, created = self._ranges.get(EVENT_TIMESTAMP), self._ranges.get(CREATED_TIMESTAMP)
+        digits = [Digit("epoch_us(event)", event), Digit("epoch_us(created)", created)]
+        digits += [Digit(_OURS[name], self._ranges.get(name)) for name in (ACCEPTED, ORDINAL)]
+        if not available:
+            return digits
+        both = None if event is None or created is None else (max(event[0], created[0]), max(event[1], created[1]))
+        return [Digit("greatest(epoch_us(event), epoch_us(created))", both), *digits]
 
     def _history(self) -> str:
-        """The rows that may be an answer, with their place in the order as the struct `version`."""
-        version = _struct(self._version_columns())
+        """The rows that may be an answer, with their place in the order as `version`."""
+        version = packed(self._version(available=self.known_at))
         rows = f"""
             SELECT *, {version} AS version FROM ({self._renamed()}) AS r
             SEMI JOIN __fh_spine AS s ON {self._same_key("r")} WHERE {" AND ".join(self._bounds())}
@@ -218,7 +237,7 @@ class _GroupJoin:
         if not self.known_at:
             return rows
         window = f"PARTITION BY {', '.join(self._keys())} ORDER BY version ROWS UNBOUNDED PRECEDING"
-        newest = _struct(_VERSION)
+        newest = packed(self._version())
         return f"SELECT * FROM ({rows}) QUALIFY {newest} = max({newest}) OVER ({window})"
 
     def _bounds(self) -> list[str]:
@@ -235,11 +254,17 @@ class _GroupJoin:
         """The files' rows under our names; a feature that no file has yet is null."""
         stored = {row[0] for row in self.connection.sql(f"DESCRIBE SELECT * FROM {self._files()}").fetchall()}
         keys = zip((key.name for key in self.group.keys), self._keys(), strict=True)
-        columns = [f"file.{_quoted(name)} AS {ours}" for name, ours in [*keys, *_OURS.items()]]
+        columns = [f"file.{_quoted(name)} AS {ours}" for name, ours in keys]
+        columns += [f"{self._stored(name)} AS {ours}" for name, ours in _OURS.items()]
         for place, feature in enumerate(self.group.features):
             absent = f"NULL::{_sql_type(feature.dtype)}"
             columns.append(f"{f'file.{_quoted(feature.name)}' if feature.name in stored else absent} AS f{place}")
         return f"SELECT {', '.join(columns)} FROM {self._files()} AS file"
+
+    def _stored(self, name: str) -> str:
+        """One of our columns, or its value when all rows have the same."""
+        low, high = self._ranges.get(name, (0, 1))
+        return _AS_SQL[name].format(low) if low == high else f"file.{_quoted(name)}"
 
     def _files(self) -> str:
         """The group's files as one relation: columns by name, no meaning in the letters of a path."""
@@ -249,32 +274,38 @@ class _GroupJoin:
     def _answers(self) -> list[str]:
         """Steps 3 to 6 of the rule: each feature's value, then each one's status if asked for."""
         features = list(enumerate(self.group.features))
-        values = [f"CASE WHEN {_found(feature)} AND {self._fresh()} THEN h.f{place} END" for place, feature in features]
+        values = [self._value(feature, f"h.f{place}") for place, feature in features]
         if not self.statuses:
             return values
+        fresh = " AND ".join(self._fresh()) or "true"
         return values + [
-            f"CASE WHEN NOT {_found(feature)} THEN '{NOT_FOUND}' WHEN NOT {self._fresh()} THEN '{OUTSIDE_MAX_AGE}' "
+            f"CASE WHEN NOT {self._found(feature)} THEN '{NOT_FOUND}' WHEN NOT {fresh} THEN '{OUTSIDE_MAX_AGE}' "
             f"WHEN h.f{place} IS NULL THEN '{NULL_VALUE}' ELSE '{PRESENT}' END"
             for place, feature in features
         ]
 
-    def _fresh(self) -> str:
+    def _value(self, feature: HistoryFeature, stored: str) -> str:
+        """A feature's stored value where it counts; without a row that is null as well."""
+        conditions = [*self._counts(feature), *self._fresh()]
+        return f"CASE WHEN {' AND '.join(conditions)} THEN {stored} END" if conditions else stored
+
+    def _found(self, feature: HistoryFeature) -> str:
+        """SQL: there is a row and it counts; never null."""
+        return f"coalesce({' AND '.join(['h.event IS NOT NULL', *self._counts(feature)])}, false)"
+
+    def _counts(self, feature: HistoryFeature) -> list[str]:
+        """SQL: the row is no tombstone and its schema has the feature; nothing where the footers say so of all."""
+        conditions = [] if self._ranges.get(DELETED) == (0, 0) else ["NOT h.deleted"]
+        if feature.schema_ids is not None:
+            low, high = self._ranges.get(SCHEMA, (0, -1))
+            if low != high or low not in feature.schema_ids:
+                known = ", ".join(str(schema_id) for schema_id in sorted(feature.schema_ids)) or "NULL"
+                conditions.append(f"h.schema IN ({known})")
+        return conditions
+
+    def _fresh(self) -> list[str]:
         ttl = self.group.ttl
-        return "true" if ttl is None else f"(s.t - epoch_us(h.event) <= {ttl // MICROSECOND})"
-
-
-def _found(feature: HistoryFeature) -> str:
-    """SQL: there is a row, it is no tombstone, and its schema has the feature; never null."""
-    found = "NOT h.deleted"
-    if feature.schema_ids is not None:
-        known = ", ".join(str(schema_id) for schema_id in sorted(feature.schema_ids)) or "NULL"
-        found += f" AND h.schema IN ({known})"
-    return f"coalesce({found}, false)"
-
-
-def _struct(values: Sequence[str]) -> str:
-    """A SQL struct of these expressions; DuckDB compares structs field by field, from the first on."""
-    return "{" + ", ".join(f"'{chr(97 + place)}': {value}" for place, value in enumerate(values)) + "}"
+        return [] if ttl is None else [f"(s.t - epoch_us(h.event) <= {ttl // MICROSECOND})"]
 
 
 def _quoted(name: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -98,7 +99,7 @@ def narrow(spine: Spine, keys: Sequence[Field]) -> pa.RecordBatchReader:
 def _numbered(spine: Spine, keys: Sequence[Field], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     offset, time = 0, spine.event_timestamp
     for batch in spine.batches(list(dict.fromkeys([*(key.name for key in keys), time]))):
-        numbers = pa.array(range(offset, offset + batch.num_rows), pa.int64())
+        numbers = pa.array(np.arange(offset, offset + batch.num_rows, dtype=np.int64))
         columns = [as_key(batch[key.name], key.dtype) for key in keys]
         yield pa.record_batch([numbers, as_microseconds(batch[time]), *columns], schema=schema)
         offset += batch.num_rows

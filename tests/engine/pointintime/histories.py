@@ -33,11 +33,15 @@ def row(key: str, event_at: datetime, value: int | None, created: datetime | Non
 
 
 class Histories:
-    """Writes history files, each column as GroupSchema.offline has it; a group per call."""
+    """Writes history files, each column as GroupSchema.offline has it; a group per call.
+
+    statistics: whether the footers say from where to where columns go, which decides how DuckDB compares versions.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.written = 0
+        self.statistics = True
 
     def group(
         self,
@@ -61,7 +65,7 @@ class Histories:
     def _write(self, table: pa.Table) -> str:
         self.written += 1
         path = self.folder / f"part-{self.written}.parquet"
-        pq.write_table(table, path)
+        pq.write_table(table, path, write_statistics=self.statistics, row_group_size=10)
         return str(path)
 
 

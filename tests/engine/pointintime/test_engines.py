@@ -55,10 +55,12 @@ EXAMPLE_ANSWERS = [  # time, as of, as known
 ]
 
 
+@pytest.mark.parametrize("statistics", [False, True], ids=["no statistics", "statistics"])
 @pytest.mark.parametrize("known_at", [False, True], ids=["as of", "as known"])
 def test_the_worked_example_of_the_rule_holds(
-    known_at: bool, histories: Histories, joined: Callable[..., pa.Table]
+    known_at: bool, statistics: bool, histories: Histories, joined: Callable[..., pa.Table]
 ) -> None:
+    histories.statistics = statistics
     group = histories.group(EXAMPLE, ttl=timedelta(days=10))
     spine = [("C1", time) for time, _, _ in EXAMPLE_ANSWERS]
     wanted = [as_known if known_at else as_of for _, as_of, as_known in EXAMPLE_ANSWERS]
@@ -131,6 +133,7 @@ def test_random_tables_give_what_the_oracle_gives(
         keys = rng.choice([CUSTOMER, (*CUSTOMER, Field("store_id", INT64))])
         features, ids = [("value", f"v{place}", INT64)], frozenset({2})
         cut = len(history) // 3
+        histories.statistics = rng.random() < 0.7
         files = [history[:cut], history[cut:]]
         groups.append(histories.group(*files, keys=keys, ttl=ttl, schema_ids=ids, features=features))
         answers = expected(spine, history, keys=[key.name for key in keys], ttl=ttl, known_at=known_at)
@@ -145,9 +148,11 @@ def test_random_tables_give_what_the_oracle_gives(
 
 @pytest.mark.parametrize("level", ["event_timestamp", "created_timestamp", "_accepted", "_ordinal"])
 @pytest.mark.parametrize("newer_is_written", ["first", "last"])
+@pytest.mark.parametrize("statistics", [False, True], ids=["no statistics", "statistics"])
 def test_each_level_of_the_version_order_decides_a_tie(
-    level: str, newer_is_written: str, histories: Histories, joined: Callable[..., pa.Table]
+    level: str, newer_is_written: str, statistics: bool, histories: Histories, joined: Callable[..., pa.Table]
 ) -> None:
+    histories.statistics = statistics
     older = row("C1", day(2), 1, created=day(3), _accepted=5, _ordinal=5)
     later = {"event_timestamp": day(2.5), "created_timestamp": day(3.5), "_accepted": 6, "_ordinal": 6}
     below = {"created_timestamp": day(2.5), "_accepted": 4, "_ordinal": 4}  # what stands behind must not decide
