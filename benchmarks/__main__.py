@@ -20,6 +20,9 @@ Figures = dict[str, Any]
 
 HEADER = "| work | ours | bare limit | Feast | ours / bare | ours / Feast |\n|---|---|---|---|---|---|"
 WITHOUT_FEAST = "Feast is not installed in .venv-feast, so its column is empty."
+#: The rows of one entity are many in the second join.
+DEEP_ENTITIES = 5_000
+DECIDED = "the same, bare with ties decided"
 PUSHES = (
     "A push of ours is answered when it is in the log on the disk (SQLite, synchronous=FULL) and online; its worker"
     " writes it to the offline table meanwhile. Feast's is in a Redis that keeps no file, and nowhere else. The bare"
@@ -96,6 +99,18 @@ class Bench:
         ours = [_measure("ingestion", "ours", home) for home in self.homes[::2]]
         return ours, [_measure("ingestion", "bare", home) for home in self.homes[1::2]]
 
+    @cached_property
+    def deep(self) -> Path:
+        """A home that holds as many rows of few entities."""
+        files = self.folder / "few"
+        files.mkdir()
+        source, spine = files / "rows.parquet", files / "spine.parquet"
+        data.write_rows(source, rows=self.options.rows, entities=DEEP_ENTITIES)
+        data.write_spine(spine, rows=self.options.spine, entities=DEEP_ENTITIES)
+        home = self.home("deep", source, spine)
+        _measure("ingestion", "ours", home)
+        return home
+
     @property
     def ingested(self) -> Path:
         """A home that holds the rows."""
@@ -131,12 +146,22 @@ def _reading(bench: Bench) -> Iterator[Row]:
 
 
 def _training(bench: Bench) -> Iterator[Row]:
-    rounds = range(bench.options.rounds)
-    ours = [_measure("training", "ours", bench.ingested) for _ in rounds]
-    bare = [_measure("training", "bare", bench.ingested) for _ in rounds]
+    ours, bare, bare_ties = _joins(bench, bench.ingested)
     work = f"join {bench.options.spine:,} spine rows with {bench.options.rows:,} rows"
     yield Row(work, "{:.2f} s", _middle(ours, "seconds"), _middle(bare, "seconds"))
     yield _memory(ours, bare)
+    yield Row(DECIDED, "{:.2f} s", _middle(ours, "seconds"), _middle(bare_ties, "seconds"))
+    ours, bare, bare_ties = _joins(bench, bench.deep)
+    work = f"join {bench.options.spine:,} spine rows with {bench.options.rows:,} rows of {DEEP_ENTITIES:,} entities"
+    yield Row(work, "{:.2f} s", _middle(ours, "seconds"), _middle(bare, "seconds"))
+    yield Row(DECIDED, "{:.2f} s", _middle(ours, "seconds"), _middle(bare_ties, "seconds"))
+
+
+def _joins(bench: Bench, home: Path) -> list[list[Figures]]:
+    """Ours, the plain join and the one that decides ties, in turn."""
+    kinds = ("ours", "bare", "bare_ties")
+    rounds = [[_measure("training", kind, home) for kind in kinds] for _ in range(bench.options.rounds)]
+    return [list(figures) for figures in zip(*rounds, strict=True)]
 
 
 def _pushing(bench: Bench) -> Iterator[Row]:
