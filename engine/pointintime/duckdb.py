@@ -132,7 +132,7 @@ def _group_streams(
     if newest is None:
         return [iter(()) for _ in asked]
     joins = [
-        _GroupJoin(connection, place, group, key_columns, newest, oldest, known_at, statuses)
+        _GroupJoin(connection, place, group, key_columns, spine.rows, newest, oldest, known_at, statuses)
         for place, group in enumerate(asked)
     ]
     if known_at:
@@ -154,7 +154,7 @@ def _load_spine(connection: duckdb.DuckDBPyConnection, spine: Spine, groups: Seq
 
 @dataclass(frozen=True)
 class _GroupJoin:
-    """One group's join with `__fh_spine`, as SQL; `newest` and `oldest` are the spine's times in microseconds.
+    """One group's join with `__fh_spine` of `rows` rows, as SQL; `newest` and `oldest` are its times in microseconds.
 
     No name of a user's column gets further than the innermost SELECT: from there on the history has k0... (keys),
     event, created, accepted, ordinal, deleted, schema and f0... (features), so that no such name can clash.
@@ -164,6 +164,7 @@ class _GroupJoin:
     place: int
     group: GroupHistory
     key_columns: dict[str, str]
+    rows: int
     newest: int
     oldest: int
     known_at: bool
@@ -172,20 +173,24 @@ class _GroupJoin:
     def stream(self) -> Iterator[pa.RecordBatch]:
         """The group's output columns, one row per spine row, in order; the join itself is done when this returns.
 
-        Join and sort are two statements, and only their result is kept: each then has the whole memory limit. As
-        one statement, 400 MB of answers failed at a limit of 150 MB that this way suffices.
+        Join and sort are two statements: each then has the whole memory limit. As one statement, 400 MB of answers
+        failed at a limit of 150 MB that this way suffices. More rows than one batch are sorted into a table, so that
+        the unsorted ones can go; fewer are sorted as they are read, which is quicker.
         """
         answers, ordered = f"__fh_answers_{self.place}", f"__fh_ordered_{self.place}"
         self.connection.execute(f"CREATE TABLE {answers} AS {self._sql()}")
-        self.connection.execute(f"CREATE TABLE {ordered} AS SELECT * EXCLUDE (i) FROM {answers} ORDER BY i")
+        sort = f"SELECT * EXCLUDE (i) FROM {answers} ORDER BY i"
+        if self.rows <= BATCH_ROWS:
+            return self._read(sort)
+        self.connection.execute(f"CREATE TABLE {ordered} AS {sort}")
         self.connection.execute(f"DROP TABLE {answers}")
-        return self._read(ordered)
+        return self._read(f"FROM {ordered}")
 
-    def _read(self, table: str) -> Iterator[pa.RecordBatch]:
-        """The table's rows as they lie, on a cursor, since each streams one result."""
+    def _read(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a query, on a cursor, since each streams one result."""
         names = output_names(self.group.features, self.statuses)
         try:
-            for batch in self.connection.cursor().sql(f"FROM {table}").to_arrow_reader(BATCH_ROWS):
+            for batch in self.connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS):
                 yield batch.rename_columns(names)
         except (OSError, pa.ArrowException) as error:  # what DuckDB raises under an open stream, as Arrow shows it
             raise duckdb.OperationalError(str(error)) from error
