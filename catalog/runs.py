@@ -17,20 +17,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 from celery import current_app
 from django.conf import settings
 from django.db import Error as DatabaseFailure
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Case, DurationField, F, PositiveIntegerField, Q, QuerySet, Value, When
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now
 
 from catalog import stores
 from catalog.models.run import HINT_AFTER, Run, RunKind, RunState, storable
-from engine.errors import Conflict, LeaseLost
+from engine.errors import Conflict, FeaturehubError, LeaseLost, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,11 @@ _TASKS = {
 
 
 def transaction_of(run: Run) -> str:
-    """The application transaction id under which the run's rows are committed."""
-    return f"run:{run.id}"
+    """The application transaction id under which the run's rows are committed.
+
+    Of a backfill it names what is computed and not the run: of two runs that compute the same one lands.
+    """
+    return f"backfill:{run.from_version}" if run.kind == RunKind.BACKFILL else f"run:{run.id}"
 
 
 def take(run: Run) -> Lease | None:
@@ -327,6 +330,34 @@ class Lease:
             f"This worker was silent for so long that run {now.pk} was given up; it is {now.state} now, and what this "
             "attempt wrote is not used."
         )
+
+
+class Fail(Protocol):
+    """Ends an attempt with an error for people and a code for programs; a retryable one leaves the run queued."""
+
+    def __call__(self, error: str, code: str, *, retryable: bool) -> object: ...
+
+
+@contextmanager
+def failures_recorded(fail: Fail) -> Iterator[None]:
+    """Whatever ends an attempt is recorded by `fail` and raised on; an attempt that lost its lease records nothing."""
+    try:
+        yield
+    except LeaseLost:
+        raise
+    except FeaturehubError as error:
+        fail(str(error), error.code, retryable=error.retryable)
+        raise
+    except (OperationalError, InterfaceError, MemoryError) as error:
+        if not connection.in_atomic_block:  # a restarted database answers on a new connection only
+            connection.close_if_unusable_or_obsolete()
+        fail(f"It may go better next time: {error!r}", Unavailable.code, retryable=True)
+        raise
+    except Exception:
+        # What we did not foresee still must not leave a run that says it is running; it is raised on, not hidden.
+        said = "The run ended by an error of the hub itself; its log has the details."
+        fail(said, "server_error", retryable=False)
+        raise
 
 
 def _counts(run: Run) -> dict[str, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from django.conf import settings
-from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from catalog import runs, source_roots, stores
@@ -26,7 +26,7 @@ from catalog.runs import Lease
 from catalog.schemas import current_schema, transformer
 from engine import faults
 from engine.conform import Conformed, check_columns
-from engine.errors import Conflict, FeaturehubError, InvalidSource, LeaseLost, RunFailed, Unavailable
+from engine.errors import Conflict, InvalidSource, LeaseLost, RunFailed, Unavailable
 from engine.offline.files import DataFile
 from engine.offline.storage import storage_errors
 from engine.schema import GroupSchema
@@ -77,24 +77,11 @@ def execute(run: Run, *, progress: Progress | None = None) -> Run:
     with lease:
         attempt = _Attempt(run, lease, progress or (lambda _: None))
         try:
-            with storage_errors(stores.offline_root()):
+            with runs.failures_recorded(attempt.fail), storage_errors(stores.offline_root()):
                 attempt.carry_out()
         except LeaseLost:
             if not attempt.has_succeeded_elsewhere():
                 raise
-        except FeaturehubError as error:
-            attempt.fail(str(error), error.code, retryable=error.retryable)
-            raise
-        except (OperationalError, InterfaceError, MemoryError) as error:
-            if not connection.in_atomic_block:  # a restarted database answers on a new connection only
-                connection.close_if_unusable_or_obsolete()
-            attempt.fail(f"It may go better next time: {error!r}", Unavailable.code, retryable=True)
-            raise
-        except Exception:
-            # What we did not foresee still must not leave a run that says it is running; it is raised on, not hidden.
-            said = "The run ended by an error of the hub itself; its log has the details."
-            attempt.fail(said, "server_error", retryable=False)
-            raise
     return run
 
 

@@ -9,30 +9,30 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import IntegrityError, transaction
 from kombu.exceptions import OperationalError as BrokerDown
 
 from catalog import runs, stores
-from catalog.models import Run, RunKind, TrainingDataset
+from catalog.models import Run, RunKind, RunState, TrainingDataset
 from catalog.models.naming import NAME_RULE, validate_name
 from catalog.runs import Lease
 from engine.errors import (
     Conflict,
-    FeaturehubError,
     InvalidInput,
     LeaseLost,
     NotFound,
     RunFailed,
-    Unavailable,
     near_names,
 )
 from engine.offline.storage import storage_errors
+from engine.pointintime.result import write_file
 from engine.pointintime.spine import Spine
 from engine.schema import EVENT_TIMESTAMP, Field
 from serving import spines, training
@@ -65,27 +65,26 @@ def register(
     parquet, keys = training.checked_spine(asked, spine, event_timestamp=event_timestamp, statuses=statuses)
     if split and COLUMN in spines.columns_of(parquet):
         raise InvalidInput(f"The spine has a column {COLUMN} already; rename it, or leave the split out.")
-    with transaction.atomic():
-        run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by)
-        folder = stores.dataset_folder(str(run.pk))
-        with storage_errors(stores.offline_root()):
-            folder.mkdir(parents=True)
-            _keep_spine(Spine.of(parquet, event_timestamp), split, keys, folder / "spine.parquet")
-        try:
-            with transaction.atomic():
-                return TrainingDataset.objects.create(
-                    name=name,
-                    run=run,
-                    service=asked.service,
-                    features=list(asked.features),
-                    event_timestamp=event_timestamp,
-                    known_at=known_at,
-                    statuses=statuses,
-                    split=split.as_json() if split else None,
-                )
-        except IntegrityError as error:
-            shutil.rmtree(folder)
-            raise _taken(name) from error
+    with storage_errors(stores.offline_root()):
+        written = _keep_spine(Spine.of(parquet, event_timestamp), split, keys)
+    try:
+        with transaction.atomic():
+            run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by)
+            dataset = TrainingDataset.objects.create(
+                name=name,
+                run=run,
+                service=asked.service,
+                features=list(asked.features),
+                event_timestamp=event_timestamp,
+                known_at=known_at,
+                statuses=statuses,
+                split=split.as_json() if split else None,
+            )
+            written.rename(stores.dataset_folder(str(run.pk)))
+            return dataset
+    except IntegrityError as error:
+        shutil.rmtree(written)
+        raise _taken(name) from error
 
 
 def _check_name(name: str) -> None:
@@ -101,12 +100,19 @@ def _taken(name: str) -> Conflict:
     return Conflict(f"There is a dataset {name} already; drop it first, or choose another name.")
 
 
-def _keep_spine(spine: Spine, split: Split | None, keys: Sequence[Field], path: Path) -> None:
+def _keep_spine(spine: Spine, split: Split | None, keys: Sequence[Field]) -> Path:
+    """A new folder with the spine in it, synced; before any transaction, since others wait for one that is open."""
     schema = spine.schema.append(pa.field(COLUMN, pa.string())) if split else spine.schema
-    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-        for batch in spine.batches():
-            parts = [split.parts(batch, spine.event_timestamp, keys)] if split else []
-            writer.write_batch(pa.record_batch([*batch.columns, *parts], schema=schema))
+    batches = (
+        pa.record_batch(
+            [*batch.columns, *([split.parts(batch, spine.event_timestamp, keys)] if split else [])], schema=schema
+        )
+        for batch in spine.batches()
+    )
+    folder = stores.dataset_folder(f".{uuid.uuid4()}")
+    folder.mkdir(parents=True)
+    write_file(batches, schema, folder / "spine.parquet")
+    return folder
 
 
 def find(name: str) -> TrainingDataset:
@@ -137,25 +143,8 @@ def execute(run: Run, *, progress: Callable[[Run], None] = lambda _: None) -> Ru
     lease = runs.take(run)
     if lease is None:
         return run
-    with lease:
-        try:
-            with storage_errors(stores.offline_root()):
-                _make(run, lease, progress)
-        except LeaseLost:
-            raise
-        except FeaturehubError as error:
-            lease.fail(str(error), error.code, retryable=error.retryable)
-            raise
-        except (OperationalError, InterfaceError, MemoryError) as error:
-            if not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
-            lease.fail(f"It may go better next time: {error!r}", Unavailable.code, retryable=True)
-            raise
-        except Exception:
-            lease.fail(
-                "The run ended by an error of the hub itself; its log has the details.", "server_error", retryable=False
-            )
-            raise
+    with lease, runs.failures_recorded(lease.fail), storage_errors(stores.offline_root()):
+        _make(run, lease, progress)
     return run
 
 
@@ -175,22 +164,22 @@ def _make(run: Run, lease: Lease, progress: Callable[[Run], None]) -> None:
         progress(run)
 
     lease.report()
+    recipe = training.plan(
+        Asked(dataset.service, tuple(dataset.features)),
+        spines.columns_of(spine),
+        event_timestamp=dataset.event_timestamp,
+        known_at=dataset.known_at,
+        statuses=dataset.statuses,
+    )
+    manifest = training.write(recipe, spine, output, follow=follow)
     try:
-        recipe = training.plan(
-            Asked(dataset.service, tuple(dataset.features)),
-            spines.columns_of(spine),
-            event_timestamp=dataset.event_timestamp,
-            known_at=dataset.known_at,
-            statuses=dataset.statuses,
-        )
-        manifest = training.write(recipe, spine, output, follow=follow)
         with transaction.atomic():
             lease.hold()
             dataset.manifest, dataset.file, dataset.size_bytes = manifest.as_json(), output.name, output.stat().st_size
             dataset.save(update_fields=["manifest", "file", "size_bytes"])
             lease.succeed()
-    except BaseException:
-        output.unlink(missing_ok=True)
+    except LeaseLost:  # of any other failure the outcome may be unknown, and the dataset may name this file
+        output.unlink()
         raise
     _remove_others(folder, output)
 
@@ -231,7 +220,8 @@ def drop(dataset: TrainingDataset) -> None:
     Raises Conflict while its run has not ended.
     """
     run = dataset.run
-    if run.state in ("queued", "running"):
+    if run.state in (RunState.QUEUED, RunState.RUNNING):
         raise Conflict(f"The dataset {dataset.name} is being made by run {run.pk}; cancel that first.")
     dataset.delete()
-    shutil.rmtree(stores.dataset_folder(str(run.pk)), ignore_errors=True)
+    with storage_errors(stores.offline_root()):
+        shutil.rmtree(stores.dataset_folder(str(run.pk)))

@@ -72,7 +72,7 @@ class DatasetsView(APIView):
     @documented("training_datasets", answers={200: DatasetListSerializer})
     def get(self, request: Request) -> HttpResponse:
         known = TrainingDataset.objects.select_related("run")
-        listed = [{k: v for k, v in summary(dataset).items() if k != "manifest"} for dataset in known]
+        listed = [{k: v for k, v in dataset.summary().items() if k != "manifest"} for dataset in known]
         return json_response({"datasets": listed})
 
     @documented(
@@ -85,7 +85,7 @@ class DatasetsView(APIView):
         dataset = _registered(read_object(request), by=str(request.user))
         transaction.on_commit(lambda: datasets.hand_over(dataset))
         location = f"/api/v1/training-datasets/{dataset.name}"
-        return json_response(summary(dataset), status=202, headers={"Location": location})
+        return json_response(dataset.summary(), status=202, headers={"Location": location})
 
 
 def _registered(body: dict[str, Any], *, by: str) -> TrainingDataset:
@@ -137,7 +137,7 @@ class DatasetView(APIView):
 
     @documented("training_dataset", answers={200: DatasetSerializer}, problems=[404], parameters=[NAME])
     def get(self, request: Request, name: str) -> HttpResponse:
-        return json_response(summary(datasets.find(name)))
+        return json_response(datasets.find(name).summary())
 
     @documented("drop_training_dataset", answers={204: None}, problems=[404, 409], parameters=[NAME])
     def delete(self, request: Request, name: str) -> HttpResponse:
@@ -205,20 +205,3 @@ class _Pieces(io.RawIOBase):
     def take(self) -> bytes:
         taken, self._written = b"".join(self._written), []
         return taken
-
-
-def summary(dataset: TrainingDataset) -> dict[str, Any]:
-    """A dataset as programs read it."""
-    run = dataset.run
-    return {
-        "name": dataset.name,
-        "state": run.state,
-        "run": str(run.pk),
-        "progress": run.progress,
-        "error": {"code": run.error_code, "detail": run.error} if run.error else None,
-        "rows": dataset.rows,
-        "size_bytes": dataset.size_bytes,
-        "null_rates": dataset.null_rates(),
-        "manifest": dataset.manifest,
-        "created_at": dataset.created_at,
-    }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import polars as pl
+import pyarrow as pa
 
 from catalog import snapshot, stores
 from engine.errors import Problem, UnknownName, near_names, unknown_name
@@ -32,27 +33,27 @@ def rows_of_group(
         raise unknown_name("feature group", name, catalog.groups)
     stores.history_wanted.send(rows_of_group, groups=[name])
     keys = [*(key.name for key in catalog.entities[group.entity]), EVENT_TIMESTAMP]
-    columns = [*keys, *(group.features if columns is None else columns)]
-    wanted = list(dict.fromkeys([*columns, *VERSION_ORDER, DELETED]))
+    asked = [*keys, *(group.features if columns is None else columns)]
+    wanted = list(dict.fromkeys([*asked, *VERSION_ORDER, DELETED]))
     files = stores.offline(name, group.version).files()
-    batches = [pl.DataFrame(batch) for path in files for batch in read_file(path, wanted)]
+    batches = [_between(batch, start, end) for path in files for batch in read_file(path, wanted)]
     if not batches:
         return None
-    rows = pl.concat(batches, how="diagonal").filter(~pl.col(DELETED))
+    rows = pl.concat(batches, how="diagonal")
+    known = [*rows.columns, *group.features]
+    if unknown := [column for column in asked if column not in known]:
+        problems = [Problem(column, "unknown column", near_names(column, known)) for column in unknown]
+        raise UnknownName(f"{name} has no column {', '.join(unknown)}.", problems)
+    missing = [column for column in asked if column not in rows.columns]
+    nulls = [pl.lit(None, group.features[column].dtype.polars).alias(column) for column in missing]
+    return rows.with_columns(nulls).sort(VERSION_ORDER).select(asked)
+
+
+def _between(batch: pa.RecordBatch, start: datetime | None, end: datetime | None) -> pl.DataFrame:
+    """The rows of a batch that are no tombstones and lie between the two, inclusive."""
+    wanted = ~pl.col(DELETED)
     if start is not None:
-        rows = rows.filter(pl.col(EVENT_TIMESTAMP) >= start)
+        wanted &= pl.col(EVENT_TIMESTAMP) >= start
     if end is not None:
-        rows = rows.filter(pl.col(EVENT_TIMESTAMP) <= end)
-    unknown = [column for column in columns if column not in rows.columns and column not in group.features]
-    if unknown:
-        near = [
-            Problem(column, "unknown column", near_names(column, [*rows.columns, *group.features]))
-            for column in unknown
-        ]
-        raise UnknownName(f"{name} has no column {', '.join(unknown)}.", near)
-    missing = [
-        pl.lit(None, f.dtype.polars).alias(f.name)
-        for f in group.features.values()
-        if f.name in columns and f.name not in rows.columns
-    ]
-    return rows.with_columns(missing).sort(VERSION_ORDER).select(columns)
+        wanted &= pl.col(EVENT_TIMESTAMP) <= end
+    return pl.DataFrame(batch).filter(wanted)

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from catalog import snapshot, stores
+from catalog import stores
+from catalog.snapshot import Catalog
 from engine.conform.columns import Target
 from engine.conform.values import typed_values
 from engine.errors import InvalidInput, InvalidSpine, Problem
@@ -106,32 +107,29 @@ def of_rows(rows: Sequence[Any], *, event_timestamp: str, keys: Sequence[Field])
     return pa.table(columns)
 
 
-def of_moment(groups: Sequence[str], when: datetime, *, event_timestamp: str = EVENT_TIMESTAMP) -> pa.Table:
+def of_moment(groups: Sequence[str], when: datetime, catalog: Catalog) -> pa.Table:
     """Every entity that one of the groups has rows of by then, sorted by its keys, at that moment.
 
     Raises InvalidInput when the groups are not of one entity: whose moments these would be is not known then.
     """
-    catalog = snapshot.load()
     entities = sorted({catalog.groups[name].entity for name in groups})
     if len(entities) != 1:
         raise InvalidInput(
             f"The features are of several entities ({', '.join(entities)}); give a spine with their keys."
         )
-    keys = [key.name for key in catalog.entities[entities[0]]]
-    found = [_distinct_keys(name, keys, when) for name in groups]
-    rows = pl.concat(found).unique().sort(keys)
-    return _table(rows.with_columns(pl.lit(when).dt.cast_time_unit("us").alias(event_timestamp)))
+    keys = catalog.entities[entities[0]]
+    found = pl.DataFrame(schema={key.name: key.dtype.polars for key in keys})
+    for name in groups:
+        for path in stores.offline(name, catalog.groups[name].version).files():
+            found = pl.concat([found, _keys_by(path, found.columns, when)]).unique()
+    rows = found.sort(found.columns)
+    return _table(rows.with_columns(pl.lit(when).dt.cast_time_unit("us").alias(EVENT_TIMESTAMP)))
 
 
-def _distinct_keys(group: str, keys: Sequence[str], when: datetime) -> pl.DataFrame:
-    catalog = snapshot.load()
-    fields = {key.name: key.dtype.polars for key in catalog.entities[catalog.groups[group].entity]}
-    found = pl.DataFrame(schema=fields)
-    for path in stores.offline(group, catalog.groups[group].version).files():
-        for batch in read_file(path, [*keys, EVENT_TIMESTAMP]):
-            rows = pl.DataFrame(batch).filter(pl.col(EVENT_TIMESTAMP) <= when).select(keys)
-            found = pl.concat([found, rows.cast(fields)]).unique()  # type: ignore[arg-type]
-    return found
+def _keys_by(path: str, keys: Sequence[str], when: datetime) -> pl.DataFrame:
+    """The entities that a file has rows of by then, each once."""
+    batches = (pl.DataFrame(batch) for batch in read_file(path, [*keys, EVENT_TIMESTAMP]))
+    return pl.concat(batch.filter(pl.col(EVENT_TIMESTAMP) <= when).select(keys).unique() for batch in batches).unique()
 
 
 def of_group(

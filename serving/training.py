@@ -77,11 +77,12 @@ def latest(asked: Asked, when: datetime, *, statuses: bool = False) -> pa.Table:
     Entities of which nothing is found then (no row yet, or deleted) are left out. Raises as `build` does, and
     InvalidInput for features of several entities.
     """
-    features = asked.make_plan()(snapshot.load()).features
+    catalog = snapshot.load()
+    features = asked.make_plan()(catalog).features
     groups = list(dict.fromkeys(feature.group for feature in features))
     stores.history_wanted.send(latest, groups=groups)
-    joined = build(asked, spines.of_moment(groups, when), statuses=True)
-    told = [name for name in joined.schema.names if name.endswith(STATUS_SUFFIX)]
+    joined = build(asked, spines.of_moment(groups, when, catalog), statuses=True)
+    told = joined.schema.names[-len(features) :]
     found = pc.invert(reduce(pc.and_, [pc.equal(joined[name], NOT_FOUND) for name in told]))
     return joined.filter(found) if statuses else joined.filter(found).drop_columns(told)
 

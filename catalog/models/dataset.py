@@ -51,6 +51,22 @@ class TrainingDataset(models.Model):
             return {}
         return {name: self.manifest["result"]["nulls"][name] / self.rows for name in self.manifest["outputs"]}
 
+    def summary(self) -> dict[str, Any]:
+        """The dataset as programs read it: over HTTP and `manage.py datasets --json`."""
+        run = self.run
+        return {
+            "name": self.name,
+            "state": run.state,
+            "run": str(run.pk),
+            "progress": run.progress,
+            "error": {"code": run.error_code, "detail": run.error} if run.error else None,
+            "rows": self.rows,
+            "size_bytes": self.size_bytes,
+            "null_rates": self.null_rates(),
+            "manifest": self.manifest,
+            "created_at": self.created_at,
+        }
+
     @classmethod
     def files_of(cls, group: str, version: int) -> Iterator[str]:
         """The files of a group version that some dataset was made of, so that it can be made again."""

@@ -28,12 +28,11 @@ from engine.pointintime.result import (
     Follow,
     absent,
     composed,
-    ordered,
+    prepared,
     refuse_never_received,
-    result_schema,
 )
 from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
-from engine.pointintime.spine import BATCH_ROWS, EARLIEST, Spine, check_spine, key_columns, narrow
+from engine.pointintime.spine import BATCH_ROWS, EARLIEST, Spine, key_columns, narrow
 from engine.schema import (
     ACCEPTED,
     CREATED_TIMESTAMP,
@@ -106,10 +105,7 @@ def join(
     when `known_at` is asked of a group all of whose rows were received after the newest spine row. Raises RunFailed
     when DuckDB cannot finish: a history file that cannot be read, no memory or no disk left.
     """
-    features = ordered([feature for group in groups for feature in group.features], order)
-    opened = Spine.of(spine, event_timestamp)
-    check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
-    schema = result_schema(opened.schema, features, statuses)
+    opened, schema = prepared(spine, groups, event_timestamp=event_timestamp, statuses=statuses, order=order)
     what = "The point-in-time join"
     with connected(temp_directory, what=what, memory_limit=memory_limit, threads=threads) as connection:
         streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses, follow=follow)

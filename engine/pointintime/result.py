@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import InvalidSpine, Problem, RunFailed
 from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
-from engine.pointintime.spine import BATCH_ROWS
+from engine.pointintime.spine import BATCH_ROWS, Spine, check_spine
 from engine.status import NOT_FOUND
 
 #: Called with each batch of the result in order, and with None after each group was joined.
@@ -26,7 +26,22 @@ _END = pa.record_batch([], names=[])
 MICROSECOND = timedelta(microseconds=1)
 
 
-def ordered(features: Sequence[HistoryFeature], order: Sequence[str] | None) -> tuple[HistoryFeature, ...]:
+def prepared(
+    spine: pa.Table | str | Path,
+    groups: Sequence[GroupHistory],
+    *,
+    event_timestamp: str,
+    statuses: bool,
+    order: Sequence[str] | None,
+) -> tuple[Spine, pa.Schema]:
+    """The spine, seen to be one that the groups can be joined onto, and the result's schema; raises InvalidSpine."""
+    features = _ordered([feature for group in groups for feature in group.features], order)
+    opened = Spine.of(spine, event_timestamp)
+    check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
+    return opened, _result_schema(opened.schema, features, statuses)
+
+
+def _ordered(features: Sequence[HistoryFeature], order: Sequence[str] | None) -> tuple[HistoryFeature, ...]:
     """The features by output name in `order`; ValueError when that is not a permutation of their names."""
     if order is None:
         return tuple(features)
@@ -35,7 +50,7 @@ def ordered(features: Sequence[HistoryFeature], order: Sequence[str] | None) -> 
     return tuple(sorted(features, key=lambda feature: order.index(feature.output)))
 
 
-def result_schema(spine: pa.Schema, features: tuple[HistoryFeature, ...], statuses: bool) -> pa.Schema:
+def _result_schema(spine: pa.Schema, features: tuple[HistoryFeature, ...], statuses: bool) -> pa.Schema:
     kinds = [feature.dtype.arrow for feature in features] + [pa.string()] * len(features) * statuses
     added = [pa.field(name, kind) for name, kind in zip(output_names(features, statuses), kinds, strict=True)]
     return pa.schema([*spine, *added], metadata=spine.metadata)
@@ -79,7 +94,7 @@ def composed(
     batches = _followed(_side_by_side(streams, schema), follow)
     if output is None:
         return pa.Table.from_batches(batches, schema)
-    return _write(batches, schema, output)
+    return write_file(batches, schema, output)
 
 
 def _side_by_side(streams: Iterable[Iterator[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -101,7 +116,7 @@ def _followed(batches: Iterable[pa.RecordBatch], follow: Follow) -> Iterator[pa.
         yield batch
 
 
-def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, output: Path) -> int:
+def write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, output: Path) -> int:
     """Write a Parquet file with page checksums and answer its rows; under another name until it is whole."""
     rows, part = 0, output.with_name(f".{output.name}.{os.getpid()}.part")
     try:

@@ -35,12 +35,11 @@ from engine.pointintime.result import (
     Follow,
     absent,
     composed,
-    ordered,
+    prepared,
     refuse_never_received,
-    result_schema,
 )
 from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
-from engine.pointintime.spine import BATCH_ROWS, EARLIEST, LATEST, Spine, check_spine, key_columns, narrow
+from engine.pointintime.spine import BATCH_ROWS, EARLIEST, LATEST, Spine, key_columns, narrow
 from engine.schema import ACCEPTED, CREATED_TIMESTAMP, DELETED, EVENT_TIMESTAMP, ORDINAL, SCHEMA, Dtype, Field
 from engine.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 
@@ -102,10 +101,7 @@ def join(
     Raises InvalidSpine as DuckDB's join does, and RunFailed when Spark cannot finish: a history file that cannot be
     read, a cluster that is gone.
     """
-    features = ordered([feature for group in groups for feature in group.features], order)
-    opened = Spine.of(spine, event_timestamp)
-    check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
-    schema = result_schema(opened.schema, features, statuses)
+    opened, schema = prepared(spine, groups, event_timestamp=event_timestamp, statuses=statuses, order=order)
     temp_directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="spark-", dir=temp_directory.absolute()) as folder:
         asked = [group for group in groups if group.features]

@@ -81,6 +81,13 @@ def test_it_is_done_once(group: FeatureGroup) -> None:
         queue_backfill(group)
 
 
+def test_of_two_that_were_queued_at_once_one_lands(group: FeatureGroup) -> None:
+    first = queue_backfill(group)
+    second = Run.queue(group, kind="backfill", from_version=1)  # asked for before it could see the first
+    assert [execute(first).state, execute(second).state] == [RunState.SUCCEEDED] * 2
+    assert len(rows(group, 2)) == 6
+
+
 def test_one_that_lost_its_worker_is_carried_out_by_the_next(group: FeatureGroup) -> None:
     run = queue_backfill(group)
     assert runs.take(run) is not None

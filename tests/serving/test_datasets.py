@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from django.core.management import call_command
+from django.db import OperationalError, connection
 
 from catalog import runs, stores
 from catalog.models import FeatureGroup, FeatureService, Run, RunState, TrainingDataset
@@ -168,6 +169,40 @@ def test_a_failing_one_says_why_and_is_retried(group: FeatureGroup) -> None:
     hidden.rename(contents.folder(group) / path)
     runs.retry(dataset.run, by="ada")
     assert datasets.execute(dataset.run).state == RunState.SUCCEEDED
+
+
+def test_a_commit_whose_answer_is_lost_does_not_cost_the_file(
+    group: FeatureGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may have committed: then the dataset names the file."""
+    dataset = datasets.register("churn", TOTAL, spine("C1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.Lease, "succeed", lambda *_, **__: raise_lost())
+        with pytest.raises(OperationalError):
+            datasets.execute(dataset.run)
+    folder = stores.dataset_folder(str(dataset.run_id))
+    assert [path.name for path in folder.glob("data-*")] == ["data-1.parquet"]
+    assert datasets.execute(Run.objects.get(pk=dataset.run_id)).state == RunState.SUCCEEDED
+    assert [path.name for path in folder.glob("data-*")] == [datasets.find("churn").file]
+
+
+def raise_lost() -> None:
+    raise OperationalError("the connection was lost")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_transaction_is_open_while_a_spine_is_written(group: FeatureGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite every other writer would wait for it."""
+    open_then: list[bool] = []
+    written = datasets.write_file
+
+    def watched(*arguments: Any) -> int:
+        open_then.append(connection.in_atomic_block)
+        return written(*arguments)
+
+    monkeypatch.setattr(datasets, "write_file", watched)
+    datasets.register("churn", TOTAL, spine("C1"))
+    assert open_then == [False]
 
 
 def test_a_dropped_one_leaves_nothing_and_frees_its_name(group: FeatureGroup) -> None:

@@ -13,7 +13,6 @@ from catalog.models import TrainingDataset
 from engine.errors import InvalidInput
 from engine.schema import EVENT_TIMESTAMP
 from serving import datasets
-from serving.datasets_api import summary
 from serving.splits import Split
 from serving.training import Asked
 
@@ -46,13 +45,13 @@ class Command(FeaturehubCommand):
             datasets.drop(datasets.find(name))
             self.stdout.write(f"{name} is forgotten.")
         else:
-            self.print_json(summary(datasets.find(name)))
+            self.print_json(datasets.find(name).summary())
         return None
 
     def _list(self, *, as_json: bool) -> None:
         known = list(TrainingDataset.objects.select_related("run"))
         if as_json:
-            self.print_json([summary(dataset) for dataset in known])
+            self.print_json([dataset.summary() for dataset in known])
             return
         for dataset in known:
             size = "" if dataset.rows is None else f"{dataset.rows:,} rows  {dataset.size_bytes or 0:,} bytes"
@@ -75,7 +74,7 @@ class Command(FeaturehubCommand):
         datasets.execute(dataset.run)
         dataset.refresh_from_db()
         if options["json"]:
-            self.print_json(summary(dataset))
+            self.print_json(dataset.summary())
         else:
             self.stdout.write(f"{dataset.name}: {dataset.rows:,} rows in {datasets.data_file(dataset)}")
 
