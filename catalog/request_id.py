@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from collections.abc import Callable
 from contextvars import ContextVar
 
@@ -20,8 +20,8 @@ def current_request_id() -> str:
 
 def request_id_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
-        given = request.headers.get("X-Request-ID", "")
-        request_id = given if SENSIBLE.fullmatch(given) else uuid.uuid4().hex
+        given = request.META.get("HTTP_X_REQUEST_ID", "")  # request.headers would parse every header
+        request_id = given if SENSIBLE.fullmatch(given) else secrets.token_hex(16)
         token = _current.set(request_id)
         try:
             response = get_response(request)

@@ -22,6 +22,7 @@ from redis.retry import Retry
 from engine.errors import Unavailable
 from engine.online import scripts
 from engine.online.breaker import Breaker
+from engine.online.kept import KeptConnections
 from engine.online.pace import Pace
 
 CONNECT_TIMEOUT_SECONDS = 0.1
@@ -109,6 +110,7 @@ class OnlineStore:
         self._server_key = f"{prefix}:server".encode()
         self._breaker = Breaker()
         self._reader = _client(url, READ_TIMEOUT_SECONDS)
+        self._kept = KeptConnections(self._reader)
         self._writer = _client(url, WRITE_TIMEOUT_SECONDS)
         self._bulk = _client(url, BULK_TIMEOUT_SECONDS)
         self._upsert = self._writer.register_script(scripts.UPSERT)
@@ -130,7 +132,7 @@ class OnlineStore:
         A key that holds another Redis type reads as absent, as MGET has it.
         """
         with self.asking():
-            state, *values = _texts(self._reader.mget([self.state_key, *keys]), len(keys) + 1)
+            state, *values = _texts(self._kept.mget([self.state_key, *keys]), len(keys) + 1)
         return state, values
 
     def upsert(self, rows: Sequence[tuple[bytes, bytes]]) -> int:
@@ -269,7 +271,7 @@ class OnlineStore:
             self._reader.ping()
 
     def close(self) -> None:
-        for client in (self._reader, self._writer, self._bulk):
+        for client in (self._kept, self._reader, self._writer, self._bulk):
             client.close()
 
     @contextmanager
