@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import data, feast
+from benchmarks import data, feast, serving
 
 Figures = dict[str, Any]
 
@@ -32,6 +32,7 @@ JOINS = (
     " file that the process reads for the first time, hashes the rows that it makes and answers a manifest. Feast joins"
     " on DuckDB, and on its default store, Dask."
 )
+WITHOUT_WRK = "wrk is not installed, so serving over HTTP was not measured (Debian: apt-get install wrk)."
 PUSHES = (
     "A push of ours is answered when it is in the log on the disk (SQLite, synchronous=FULL) and online; its worker"
     " writes it to the offline table meanwhile. Feast's is in a Redis that keeps no file, and nowhere else. The bare"
@@ -52,6 +53,8 @@ def main() -> None:
             print(f"\n{said}")
     if not feast.is_installed():
         print(f"\n{WITHOUT_FEAST}")
+    if not serving.is_installed():
+        print(f"\n{WITHOUT_WRK}")
 
 
 def _options() -> argparse.Namespace:
@@ -229,6 +232,22 @@ def _pushing(bench: Bench) -> Iterator[Row]:
             yield Row(f"{work}: refused and sent again", "{:,.0f}", measured["ours"]["refused"], feast=refused)
 
 
+def _serving(bench: Bench) -> Iterator[Row]:
+    if not serving.is_installed():
+        return
+    figures = _measure("serving", bench.home("serving"), bench.options.rounds)["works"]
+    found = serving.works(figures)
+    for (work, entities), sides in found.items():
+        asked = f"{SERVED[work]}, {entities} entit{'y' if entities == 1 else 'ies'} x 10"
+        limits = sides | {side: found["list", entities][side] for side in ("bare", "django")}
+        for name, what, form in OF_READS:
+            ours, bare, others = (limits.get(side, {}).get(name) for side in ("ours", "bare", "feast"))
+            yield Row(asked + what, form, ours, bare, others)
+        yield Row(
+            f"{asked}; bare: a Django view", "{:,.0f}/s", *(limits[s][OF_READS[0][0]] for s in ("ours", "django"))
+        )
+
+
 def _rebuilding(bench: Bench) -> Iterator[Row]:
     figures = _measure("rebuilding", bench.ingested, bench.options.entities)
     yield Row(f"rebuild {figures['keys']:,} keys online, unpaced", "{:.1f} s", figures["seconds"])
@@ -247,11 +266,19 @@ OF_ONE_ROW = (
     ("p99_ms", ": 99th percentile", "{:.1f} ms"),
     ("requests_per_second", "", "{:,.0f} requests/s"),
 )
+#: What a request names, and a figure of requests: its name, what the table calls it, how it is written.
+SERVED = {"list": "read by list", "service": "read by service", "path": "read by path"}
+OF_READS = (
+    ("requests_per_second", "", "{:,.0f}/s"),
+    ("p50_ms", ": median", "{:.2f} ms"),
+    ("p99_ms", ": 99th percentile", "{:.2f} ms"),
+)
 OF_MANY_ROWS = (("rows_per_second", "", "{:,.0f} rows/s"),)
 
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "ingestion": _ingestion,
     "reading": _reading,
+    "serving": _serving,
     "training": _training,
     "pushing": _pushing,
     "rebuilding": _rebuilding,

@@ -18,6 +18,7 @@ PUSHED_AT = datetime.fromtimestamp((START_US + SPAN_US) // 1_000_000, UTC).isofo
 GROUP = "customer_features"
 ENTITY = "customer"
 KEY = "customer_id"
+SERVICE = "churn"
 #: When a row was learned, where the rows of a file say so.
 LOGGED_AT = "logged_at"
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks.data import ENTITY, FEATURES, GROUP, KEY, LOGGED_AT
+from benchmarks.data import ENTITY, FEATURES, GROUP, KEY, LOGGED_AT, SERVICE
 
 
 @contextmanager
@@ -57,7 +57,9 @@ def _make_catalog(home: Path) -> None:
         group["created_timestamp"] = LOGGED_AT
     entity = {"name": ENTITY, "join_keys": [{"name": KEY, "dtype": "int64"}]}
     file = home / "definitions.yaml"
-    file.write_text(yaml.safe_dump({"entities": [entity], "feature_groups": [group]}))
+    service = {"name": SERVICE, "version": 1, "status": "active", "features": [f"{GROUP}:{name}" for name in FEATURES]}
+    all_of_it = {"entities": [entity], "feature_groups": [group], "feature_services": [service]}
+    file.write_text(yaml.safe_dump(all_of_it))
     apply([file])
 
 

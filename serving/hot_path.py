@@ -10,6 +10,7 @@ has to be weighed or a host that is not allowed, goes the whole way through Djan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from django.core.exceptions import DisallowedHost
@@ -24,7 +25,7 @@ from rest_framework.views import APIView
 
 from catalog.access import ApiKeyAuthentication, HasScope
 from catalog.problems import exception_handler
-from catalog.request_id import request_id_middleware
+from catalog.request_id import with_request_id
 from serving.urls import urlpatterns
 
 Environ = dict[str, Any]
@@ -46,21 +47,29 @@ class HotPath:
 
     def __init__(self, django: Application) -> None:
         self._django = django
-        guarded = SecurityMiddleware(XFrameOptionsMiddleware(_call))
-        self._answer = request_id_middleware(cast(Callable[[HttpRequest], HttpResponse], guarded))  # none is async
+        self._added: dict[bool, list[tuple[str, str]] | None] = {}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[Any]:
         request = _hot_request(environ)
-        if request is None:
+        added = request and self._headers_of_security(request)
+        if request is None or added is None:
             return self._django(environ, start_response)
         close_old_connections()  # a key that is not known yet and a changed catalog are looked up in the database
-        try:
-            response = self._answer(request)
-        finally:
-            close_old_connections()
-        response.headers["Content-Length"] = str(len(response.content))
-        start_response(f"{response.status_code} {response.reason_phrase}", list(response.items()))
-        return [response.content]
+        response, request_id = with_request_id(environ.get("HTTP_X_REQUEST_ID", ""), partial(_call, request))
+        body = response.content
+        own = [("X-Request-ID", request_id), ("Content-Length", str(len(body)))]
+        start_response(f"{response.status_code} {response.reason_phrase}", [*response.items(), *added, *own])
+        return [body]
+
+    def _headers_of_security(self, request: HttpRequest) -> list[tuple[str, str]] | None:
+        """What Django's middlewares add to each answer, found out once; None when they send the caller elsewhere."""
+        is_secure = request.is_secure()
+        if is_secure not in self._added:
+            guarded = SecurityMiddleware(XFrameOptionsMiddleware(lambda _: HttpResponse()))
+            response = cast(HttpResponse, guarded(request))
+            del response.headers["Content-Type"]
+            self._added[is_secure] = list(response.items()) if response.status_code == 200 else None
+        return self._added[is_secure]
 
 
 class _HotRequest(WSGIRequest):
@@ -104,9 +113,8 @@ def _has_allowed_host(request: HttpRequest) -> bool:
     return True
 
 
-def _call(request: HttpRequest) -> HttpResponse:
+def _call(request: _HotRequest) -> HttpResponse:
     """What DRF's dispatch does for these routes: who asks, whether they may, the view's method, errors as problems."""
-    assert isinstance(request, _HotRequest)  # noqa: S101  the chain gets no other
     try:
         known = _AUTHENTICATION.authenticate(request)
         request.user = known and known[0]

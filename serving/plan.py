@@ -27,14 +27,16 @@ REMEMBERED_AT_MOST = 1_000
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How rows of one schema give the group's asked features: `decode` reads a body, whose values are of the schema's
-    types; `pick` takes the asked ones out, where the schema has all.
+    types; `pick` takes the asked ones out of it, None where the row is just these.
 
-    `slots` holds the place of each asked feature in a row, or None for one that the schema does not have.
+    `slots` holds the place of each asked feature in a row, or None for one that the schema does not have; then the
+    layout `is_partial` and `pick` is of no use.
     """
 
     decode: Callable[[bytes], tuple[StoredValue, ...]]
     slots: tuple[int | None, ...]
     pick: Pick | None
+    is_partial: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +133,14 @@ def _group_read(
 def _layout(names: Sequence[str], stored: tuple[str, ...], group: GroupSnapshot) -> Layout:
     places = {name: place for place, name in enumerate(stored)}
     slots = tuple(places.get(name) for name in names)
-    whole = [slot for slot in slots if slot is not None]
     kinds = tuple(group.features[name].dtype.kind if name in group.features else None for name in stored)
-    return Layout(body_decoder(kinds), slots, _picker(whole, len(stored)) if len(whole) == len(slots) else None)
+    whole = [slot for slot in slots if slot is not None]
+    is_just_these = whole == list(range(len(stored)))
+    return Layout(body_decoder(kinds), slots, None if is_just_these else _picker(whole), len(whole) < len(slots))
 
 
-def _picker(slots: list[int], width: int) -> Pick:
-    if slots == list(range(width)):
-        return lambda values: values
+def _picker(slots: list[int]) -> Pick | None:
     if len(slots) == 1:
         only = slots[0]
         return lambda values: (values[only],)
-    return itemgetter(*slots)
+    return itemgetter(*slots) if slots else None

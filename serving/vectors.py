@@ -11,8 +11,10 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any
 
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
@@ -92,7 +94,7 @@ def read(make_plan: MakePlan, columns: Columns, *, now_us: int | None = None) ->
             if refused is not None:
                 raise refused
             now_us = time.time_ns() // 1000 if now_us is None else now_us
-            return _decode(plan, values, len(keys) // max(len(plan.groups), 1), now_us)
+            return _decode(plan, values, now_us)
         catalog = checked
     raise Unavailable("The catalog changed with every read of this request; try again.")
 
@@ -159,66 +161,97 @@ def _key_parts(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[list
     return [encode_column(columns[key.name], key, pointer=f"/entities/{key.name}") for key in plan.keys]
 
 
-Found = tuple[tuple[StoredValue, ...], tuple[Status, ...], tuple[int | None, ...]]
+@dataclass(slots=True)
+class Found:
+    """What a group's rows gave, a tuple per entity in each list."""
+
+    values: list[tuple[StoredValue, ...]] = field(default_factory=list)
+    statuses: list[tuple[Status, ...]] = field(default_factory=list)
+    event_us: list[tuple[int | None, ...]] = field(default_factory=list)
+
+    def add_nothing(self, group: GroupRead, status: Status, event_us: int | None) -> None:
+        width = len(group.outputs)
+        self.values.append((None,) * width)
+        self.statuses.append((status,) * width)
+        self.event_us.append((event_us,) * width)
+
+    def add_partly(self, slots: Sequence[int | None], stored: tuple[StoredValue, ...], event_us: int) -> None:
+        """A row that lacks some of the slots, or has nulls in them."""
+        values = tuple([None if slot is None else stored[slot] for slot in slots])
+        self.values.append(values)
+        self.statuses.append(
+            tuple(
+                [
+                    NOT_FOUND if slot is None else NULL_VALUE if value is None else PRESENT
+                    for slot, value in zip(slots, values, strict=True)
+                ]
+            )
+        )
+        self.event_us.append((event_us,) * len(values))
 
 
-def _decode(plan: Plan, values: Sequence[bytes | None], rows: int, now_us: int) -> Vectors:
+def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int) -> Vectors:
     groups = plan.groups
+    found = [_read_rows(group, values[place :: len(groups)], now_us) for place, group in enumerate(groups)]
     if len(groups) == 1 and groups[0].is_whole_vector:
-        found = [_read_group(groups[0], value, now_us) for value in values]
+        (only,) = found
+        return Vectors(plan, only.values, only.statuses, only.event_us)
+    columns = ("values", "statuses", "event_us")
+    return Vectors(plan, *(_side_by_side(plan, [getattr(one, column) for one in found]) for column in columns))
+
+
+def _side_by_side(plan: Plan, of_groups: Sequence[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+    """What each entity has in each group, as one row in the order of the plan's features."""
+    outputs = [place for group in plan.groups for place in group.outputs]
+    rows = []
+    for parts in zip(*of_groups, strict=True):
+        row: list[Any] = [None] * len(outputs)
+        for place, value in zip(outputs, chain.from_iterable(parts), strict=True):
+            row[place] = value
+        rows.append(tuple(row))
+    return rows
+
+
+def _read_rows(group: GroupRead, values: Sequence[bytes | None], now_us: int) -> Found:
+    """What the rows of one group have for its asked features. All is done for many rows in one loop: a function or an
+    object for each would take as long as the reading does."""
+    found, layouts, present = Found(), group.layouts, group.present
+    add_values, add_statuses, add_events = found.values.append, found.statuses.append, found.event_us.append
+    oldest = FIRST_US if group.ttl_us is None else max(FIRST_US, now_us - group.ttl_us)
+    served_from, served_to = oldest + BIAS, LAST_US + BIAS
+    for value in values:
+        if value is None:
+            found.add_nothing(group, NOT_FOUND, None)
+            continue
+        try:
+            flags, biased_us, schema_id, body = open_row(value)
+            layout = layouts[schema_id]
+            if flags & TOMBSTONE or not served_from <= biased_us <= served_to:
+                _add_withheld(found, group, flags, biased_us - BIAS)
+                continue
+            stored = layout.decode(body)
+        except (CorruptData, KeyError, *UNREADABLE) as error:
+            log.error("an online row under %s cannot be read: %r", group.prefix, error)
+            found.add_nothing(group, INVALID, None)
+            continue
+        # The byte is found in a tenth of the time, and most bodies do not have it.
+        if layout.is_partial or (NIL in body and None in stored):
+            found.add_partly(layout.slots, stored, biased_us - BIAS)
+            continue
+        add_values(stored if layout.pick is None else layout.pick(stored))
+        add_statuses(present)
+        add_events((biased_us - BIAS,) * len(present))
+    return found
+
+
+def _add_withheld(found: Found, group: GroupRead, flags: int, event_us: int) -> None:
+    """A whole row that says nothing of now: a tombstone, or one that is too old; raises CorruptData."""
+    if not FIRST_US <= event_us <= LAST_US:
+        raise CorruptData(f"The event time {event_us} is outside the years 1 to 9999.")
+    if flags & TOMBSTONE:
+        found.add_nothing(group, NOT_FOUND, None)
     else:
-        found = [_joined(plan, values[row * len(groups) : (row + 1) * len(groups)], now_us) for row in range(rows)]
-    return Vectors(plan, *(zip(*found, strict=True) if found else ((), (), ())))
-
-
-def _joined(plan: Plan, values: Sequence[bytes | None], now_us: int) -> Found:
-    """One row of the plan's groups, each group's features at their places."""
-    width = len(plan.features)
-    row: list[StoredValue] = [None] * width
-    statuses: list[Status] = [NOT_FOUND] * width
-    events: list[int | None] = [None] * width
-    for group, stored in zip(plan.groups, values, strict=True):
-        found = zip(group.outputs, *_read_group(group, stored, now_us), strict=True)
-        for place, value, status, event_us in found:
-            row[place], statuses[place], events[place] = value, status, event_us
-    return tuple(row), tuple(statuses), tuple(events)
-
-
-def _read_group(group: GroupRead, value: bytes | None, now_us: int) -> Found:
-    if value is None:
-        return _nothing(group, NOT_FOUND, None)
-    try:
-        flags, biased_us, schema_id, body = open_row(value)
-        layout = group.layouts[schema_id]
-        event_us = biased_us - BIAS
-        if not FIRST_US <= event_us <= LAST_US:
-            raise CorruptData(f"The event time {event_us} is outside the years 1 to 9999.")
-        if flags & TOMBSTONE:
-            return _nothing(group, NOT_FOUND, None)
-        if group.ttl_us is not None and now_us - event_us > group.ttl_us:
-            return _nothing(group, OUTSIDE_MAX_AGE, event_us)
-        stored = layout.decode(body)
-    except (CorruptData, KeyError, *UNREADABLE) as error:
-        log.error("an online row under %s cannot be read: %r", group.prefix, error)
-        return _nothing(group, INVALID, None)
-    # The byte is found in a tenth of the time, and most bodies do not have it.
-    if layout.pick is None or (NIL in body and None in stored):
-        return _partly(layout.slots, stored, event_us)
-    return layout.pick(stored), group.present, (event_us,) * len(group.present)
-
-
-def _nothing(group: GroupRead, status: Status, event_us: int | None) -> Found:
-    width = len(group.outputs)
-    return (None,) * width, (status,) * width, (event_us,) * width
-
-
-def _partly(slots: Sequence[int | None], stored: tuple[StoredValue, ...], event_us: int) -> Found:
-    values = tuple([None if slot is None else stored[slot] for slot in slots])
-    statuses: list[Status] = [
-        NOT_FOUND if slot is None else NULL_VALUE if value is None else PRESENT
-        for slot, value in zip(slots, values, strict=True)
-    ]
-    return values, tuple(statuses), (event_us,) * len(values)
+        found.add_nothing(group, OUTSIDE_MAX_AGE, event_us)
 
 
 def instant(event_us: int) -> datetime:
