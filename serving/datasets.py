@@ -217,6 +217,8 @@ def rebuild(dataset: TrainingDataset, output: Path) -> Manifest:
 def drop(dataset: TrainingDataset) -> None:
     """Forget a dataset and remove its files; the history that it was made of need not be kept for it any more.
 
+    Killed on the way it leaves its folder, which upkeep removes.
+
     Raises Conflict while its run has not ended.
     """
     run = dataset.run

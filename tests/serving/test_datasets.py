@@ -74,7 +74,7 @@ def test_it_is_made_again_with_the_same_hash_after_more_rows_a_compaction_and_a_
         drain.drain(group)
     upkeep.upkeep(group)
     table = stores.offline(group.name, 1)
-    kept = set(TrainingDataset.files_of(group.name, 1))
+    kept = TrainingDataset.kept_files()[(group.name, 1)]
     later = datetime.now(UTC) + 2 * RETENTION
     vacuum(table, now=later, followed_to=table.version, keep_files=kept)
     again = datasets.rebuild(dataset, tmp_path / "again.parquet")
@@ -209,7 +209,7 @@ def test_a_dropped_one_leaves_nothing_and_frees_its_name(group: FeatureGroup) ->
     dataset = made()
     datasets.drop(dataset)
     assert list(stores.dataset_folder("").iterdir()) == []
-    assert list(TrainingDataset.files_of(group.name, 1)) == []
+    assert TrainingDataset.kept_files() == {}
     assert made().rows == 3
 
 
