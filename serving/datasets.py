@@ -111,7 +111,11 @@ def _keep_spine(spine: Spine, split: Split | None, keys: Sequence[Field]) -> Pat
     )
     folder = stores.dataset_folder(f".{uuid.uuid4()}")
     folder.mkdir(parents=True)
-    write_file(batches, schema, folder / "spine.parquet")
+    try:
+        write_file(batches, schema, folder / "spine.parquet")
+    except BaseException:
+        folder.rmdir()
+        raise
     return folder
 
 
