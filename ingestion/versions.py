@@ -129,7 +129,6 @@ def drop_version(group: FeatureGroup, version: int, *, by: str) -> Dropped:
     Redis does not answer and StorageFailed.
     """
     found = _require_stored(group, version)
-    stores.online().ping()  # so that nothing is begun while Redis is down
     table = stores.offline(group.name, version)
     with transaction.atomic():
         held = _held(group)
@@ -162,6 +161,7 @@ def _record(group: FeatureGroup, found: StoredVersion, by: str) -> None:
 
 
 def _require_stored(group: FeatureGroup, version: int) -> StoredVersion:
+    """What is stored of the version; asks Redis, so that nothing is begun while it does not answer."""
     known = _numbers(group)
     online = stores.online().positions([(group.name, version)])
     if version not in known and online == [NOTHING] and version != group.version:

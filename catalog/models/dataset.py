@@ -73,7 +73,7 @@ class TrainingDataset(models.Model):
     def kept_files(cls) -> dict[tuple[str, int], set[str]]:
         """The files that datasets were made of, so that each can be made again, by group and version.
 
-        Reads every manifest once, one at a time.
+        Reads every manifest once, some at a time.
         """
         kept: dict[tuple[str, int], set[str]] = {}
         for _, part in cls._parts():
@@ -90,7 +90,7 @@ class TrainingDataset(models.Model):
     def _parts(cls) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each part of each manifest, with the name of its dataset."""
         manifests = cls.objects.exclude(manifest=None).order_by("pk").values_list("name", "manifest")
-        for name, manifest in manifests.iterator(chunk_size=1):
+        for name, manifest in manifests.iterator(chunk_size=20):
             parts: list[dict[str, Any]] = manifest["groups"]
             for part in parts:
                 yield name, part

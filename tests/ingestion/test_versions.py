@@ -38,6 +38,8 @@ from tests.factories import NOON, TEN, make_customer_group, purchase, write_csv
 from tests.ingestion import contents, processes, workers
 from tests.ingestion.test_backfill import raised
 
+pytestmark = pytest.mark.database
+
 DROPS = [point for point in faults.POINTS if point.startswith("drop.")]
 TOTAL = Asked(features=("total_purchases",))
 
