@@ -273,19 +273,19 @@ class StoredVersionAdmin(ReadOnlyAdmin):
         try:
             if is_confirmed(request):
                 return self._drop(request, stored)
-            planned = versions.plan_drop(stored.group, stored.group_version)
+            found = versions.check_drop(stored.group, stored.group_version)
         except FeaturehubError as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(reverse("admin:ingestion_onlinecursor_change", args=[stored.pk]))
         question = Question(
             f"Drop version {stored.group_version} of {stored.group}?",
             "Its rows go from both stores, and nothing brings them back. Other versions stay as they are."
-            + ("" if planned.version.computed_into else " None of them was computed from it by a backfill."),
+            + ("" if found.computed_into else " None of them was computed from it by a backfill."),
             "Drop",
             "danger",
             of_readers=False,
         )
-        concerned = [Concerned(stored, f"{planned.version.size}, {planned.online:,} online keys")]
+        concerned = [Concerned(stored, found.size)]
         page = reverse("admin:ingestion_onlinecursor_change", args=[stored.pk])
         return ask(self, request, question, concerned=concerned, form=Nothing(None), back=page)
 

@@ -109,13 +109,19 @@ def _bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def plan_drop(group: FeatureGroup, version: int) -> Dropped:
-    """What `drop_version` would take away; changes nothing, and raises as it does.
-
-    Goes over every key of the Redis database once. A key is counted twice when Redis moves it meanwhile.
-    """
+def check_drop(group: FeatureGroup, version: int) -> StoredVersion:
+    """What `drop_version` would take away but for the keys in Redis; changes nothing, and raises as it does."""
     found = _require_stored(group, version)
     _require_unneeded(group, version)
+    return found
+
+
+def plan_drop(group: FeatureGroup, version: int) -> Dropped:
+    """The same with its keys in Redis, for which it goes over every key of that database once.
+
+    A key that Redis moves meanwhile may be counted twice.
+    """
+    found = check_drop(group, version)
     return Dropped(found, sum(len(keys) for keys in stores.online().scan(group.name, version)))
 
 

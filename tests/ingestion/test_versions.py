@@ -17,6 +17,7 @@ import redis
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
@@ -24,6 +25,7 @@ from catalog import stores
 from catalog.models import FeatureGroup, Run, RunState, TrainingDataset
 from engine import faults
 from engine.errors import Conflict, InvalidInput, NotFound, Unavailable
+from engine.offline import removal
 from engine.offline.compaction import FILES_AT_LEAST
 from ingestion import drain, materialize, upkeep, versions
 from ingestion.backfill import queue_backfill
@@ -298,6 +300,37 @@ def test_a_backfill_that_is_retried_after_the_drop_fails_and_says_why(old: Featu
     assert Run.objects.get(pk=run.pk).state == RunState.FAILED
 
 
+QUEUE_IN_A_CHILD = """
+import django
+django.setup()
+from ingestion.backfill import queue_backfill
+from ingestion.push import find_group
+
+group = find_group("customer_purchases")
+print("ready", flush=True)
+queue_backfill(group)
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_backfill_that_is_queued_beside_a_drop_waits_for_it_and_is_refused(old: FeatureGroup) -> None:
+    group = raised(FeatureGroup.objects.get(pk=old.pk))
+    command = [sys.executable, "-c", QUEUE_IN_A_CHILD]
+    with subprocess.Popen(
+        command, cwd=processes.PROJECT, env=processes.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        with transaction.atomic():
+            versions._held(group)
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.5)  # long enough to see that there are rows, and to queue the run if it did not wait
+            removal.put_aside(stores.offline(group.name, 1))
+        _, said = child.communicate(timeout=60)
+    assert "older versions with rows: none" in said.decode()
+    assert not group.runs.filter(kind="backfill").exists()
+
+
 # Cut off.
 
 
@@ -407,7 +440,7 @@ def test_the_admin_lists_versions_asks_first_and_drops(group: FeatureGroup, brow
     assert "Stored versions" in listed
     first, second = (OnlineCursor.objects.get(group_version=version) for version in (1, 2))
     asked = browser.get(page("drop", first.pk)).content.decode()
-    assert "3 online keys" in asked
+    assert versions.describe(group, 1).size in asked
     assert "Drop version 1 of customer_purchases?" in asked
     assert contents.online_rows(of_version(group, 1))
     said = browser.post(page("drop", first.pk), {"confirmed": "yes"}, follow=True).content.decode()
