@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 import pyarrow as pa
+from django.db import transaction
 
 from catalog import stores
 from catalog.models import FeatureGroup, Run, RunKind, RunState
@@ -33,6 +34,13 @@ def queue_backfill(group: FeatureGroup, *, from_version: int | None = None, by: 
     without rows, naming those that have some, or that is not older.
     """
     require_writable(group)
+    with transaction.atomic():
+        # Until it is queued nobody drops the older version (ingestion/versions.py), and then for its sake.
+        FeatureGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
+        return _queue(group, from_version, by)
+
+
+def _queue(group: FeatureGroup, from_version: int | None, by: str) -> Run:
     versions = [version for version in _versions(group) if version < group.version]
     source = max(versions, default=0) if from_version is None else from_version
     if source not in versions:
@@ -68,6 +76,8 @@ class OlderVersion:
         """What of it is still in the push log lands first. The files that it was read from count as read."""
         drain.drain(self.run.group)
         self.table = stores.offline(self.run.group.name, self.run.from_version or 0)
+        if self.table.version < 0:
+            raise Conflict(f"Version {self.run.from_version} of {self.run.group} has been dropped, so it has no rows.")
         self.files = self.table.entries()
         self.size = sum(file.size for file in self.files)
         self._enter_files()

@@ -180,6 +180,22 @@ class OnlineStore:
                 values += _with_other_types(self._bulk, batch, _texts(self._bulk.mget(batch), len(batch)))
         return values
 
+    def remove(self, group: str, version: int) -> int:
+        """Take every row of a group version away, and before them its position; how many rows there were.
+
+        At the pace of bulk work. Killed anywhere it goes on when it is called again.
+        """
+        with self.asking():
+            self._bulk.delete(self.position_key(group, version))
+        removed = 0
+        for keys in self.scan(group, version):
+            for start in range(0, len(keys), UPSERT_BATCH):
+                batch = keys[start : start + UPSERT_BATCH]
+                self.pace.wait(len(batch))
+                with self.asking():
+                    removed += _number(self._bulk.unlink(*batch))  # which frees the memory beside Redis's one thread
+        return removed
+
     def run_bulk(self, script: Literal["step", "reach"], keys: list[bytes], arguments: Sequence[bytes | int]) -> int:
         """What a script of bulk work answers (scripts.py)."""
         with self.asking():
