@@ -1,7 +1,7 @@
 """What serving is measured against: an MGET, a msgpack decode and orjson behind bare WSGI, and behind a Django view.
 
 It reads the hub's own rows, with no key, plan, TTL, status or check of what it reads. `/bare` and `/django` take the
-body of a read, `{"entities": {"customer_id": [...]}}`; BARE_REDIS names the Redis, BARE_PREFIX what its keys begin with.
+body of a read, `{"entities": {"customer_id": [...]}}`; BARE_REDIS names the Redis, BARE_PREFIX how its keys begin.
 """
 
 from __future__ import annotations
