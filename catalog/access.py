@@ -17,6 +17,7 @@ from django.db.models import Model
 from django.http import HttpRequest
 from rest_framework import authentication, permissions
 
+from catalog import rate_limits
 from catalog.actions import ANONYMOUS_READER, CREATE, MANAGE, READ, READ_PII, REGISTRY, SCOPES, WRITE, Caller
 from catalog.keys import caller_of, create_key, revoke_key
 from catalog.models import (
@@ -210,7 +211,9 @@ class ApiKeyAuthentication(authentication.BaseAuthentication):
         scheme, _, text = header.partition(" ")
         if scheme.lower() not in ("bearer", "api-key"):
             raise NotAuthenticated("Authorization is `Bearer <key>` or `Api-Key <key>`.")
-        return caller_of(text.strip()), None
+        caller = caller_of(text.strip())
+        rate_limits.require(caller)
+        return caller, None
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

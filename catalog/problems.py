@@ -13,7 +13,15 @@ from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 
 from catalog.request_id import current_request_id
-from engine.errors import FeaturehubError, InvalidInput, NotAllowed, NotAuthenticated, NotFound, Unavailable
+from engine.errors import (
+    FeaturehubError,
+    InvalidInput,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +52,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     """DRF's hook: ours, DRF's and Django's errors as problems; anything else is logged and answered without detail."""
     path = context["request"].path
     if ours := _as_ours(error):
-        return respond(problem_of(ours, instance=path), _headers(ours.status))
+        return respond(problem_of(ours, instance=path), _headers_of(ours))
     if isinstance(error, exceptions.APIException):
         return respond(_of_drf(error, path), _headers(error.status_code))
     if isinstance(error, SuspiciousOperation):
@@ -85,6 +93,12 @@ def _why_unavailable(said: str) -> str:
 def _of_drf(error: exceptions.APIException, path: str) -> dict[str, Any]:
     code = error.get_codes() if isinstance(error.detail, str) else error.default_code
     return _problem(error.status_code, str(code), str(error.detail), instance=path)
+
+
+def _headers_of(error: FeaturehubError) -> dict[str, str]:
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(error.retry_after_seconds)}
+    return _headers(error.status)
 
 
 def _headers(status: int) -> dict[str, str]:
