@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
@@ -86,7 +87,7 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
     start, route = _ROUTES.get(environ["REQUEST_METHOD"], ("", None))
     if route is None or not environ["PATH_INFO"].startswith(start):
         return None
-    if "HTTP_AUTHORIZATION" not in environ and "HTTP_COOKIE" in environ:
+    if "HTTP_AUTHORIZATION" not in environ and ("HTTP_COOKIE" in environ or not settings.FEATUREHUB_ANONYMOUS_READS):
         return None
     request = _HotRequest(dict(environ))  # a copy, since Django decodes the path in it
     match = route.pattern.match(request.path_info[1:])
