@@ -174,7 +174,7 @@ def parse_request(body: dict[str, Any]) -> VectorsRequest:
     entities = body["entities"]
     if not isinstance(entities, dict) or not all(isinstance(column, list) for column in entities.values()):
         raise InvalidInput('entities is an object of columns, one per join key: {"customer_id": ["C1", "C2"]}.')
-    return VectorsRequest(_make_plan(service, features), entities, include)
+    return VectorsRequest(make_plan(service, features), entities, include)
 
 
 def _columnar(found: Vectors, asked: VectorsRequest, *, int64_as_string: bool) -> dict[str, Any]:
@@ -190,7 +190,8 @@ def _columnar(found: Vectors, asked: VectorsRequest, *, int64_as_string: bool) -
     return answer
 
 
-def _make_plan(service: object, features: object) -> MakePlan:
+def make_plan(service: object, features: object) -> MakePlan:
+    """The plan of a body's service or feature list; raises InvalidInput for what is neither."""
     if isinstance(service, str):
         return vectors.of_service(service)
     if service is not None:

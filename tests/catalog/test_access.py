@@ -28,6 +28,8 @@ ROUTES: dict[str, tuple[str, dict[str, str | None]]] = {
     "feature-metadata": ("/features/customer/total/metadata", {"GET": "read"}),
     "entity-vector": ("/features/customer/C1", {"GET": "read"}),
     "vectors": ("/api/v1/vectors", {"POST": "read"}),
+    "feast-vectors": ("/feast/get-online-features", {"POST": "read"}),
+    "feast-health": ("/feast/health", {"GET": None}),
     "training-datasets": ("/api/v1/training-datasets", {"GET": "read", "POST": "write"}),
     "training-dataset": ("/api/v1/training-datasets/churn", {"GET": "read", "DELETE": "write"}),
     "training-dataset-data": ("/api/v1/training-datasets/churn/data", {"GET": "read"}),
