@@ -40,7 +40,7 @@ bench: $(DEV) ## the benchmarks, beside the limit and Feast
 	@$(MAKE) --silent $(FEAST) || true  # without it the table says that it is not there
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-spark: $(SPARK) ## what joining on Spark needs beside Java 17 (450 MB); its tests are skipped without
+spark: $(SPARK) ## what work on a Spark cluster needs beside Java 17 (450 MB); its tests are skipped without
 
 clean: ## remove what tools cached; .venv and .featurehub stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles
