@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import data, feast
+from benchmarks import data, feast, serving
 
 Figures = dict[str, Any]
 
 HEADER = "| work | ours | bare limit | Feast | ours / bare | ours / Feast |\n|---|---|---|---|---|---|"
 WITHOUT_FEAST = "Feast is not installed in .venv-feast, so its column is empty."
-#: The rows of one entity are many in the second join.
+#: What is joined has so many times the rows that are ingested; its entities are those, or these few with long series.
+HISTORY = 5
 DEEP_ENTITIES = 5_000
-DECIDED = "the same, bare with ties decided"
+#: What Feast's default store may take of memory over the few entities; it has ended at more than 20 GB, too.
+MOST_MEMORY = 16_000_000_000
+JOINS = (
+    "Joins read a Parquet spine and write a Parquet file, each in a process of its own. Ours checks the SHA-256 of each"
+    " file that the process reads for the first time, hashes the rows that it makes and answers a manifest. Feast joins"
+    " on DuckDB, and on its default store, Dask."
+)
+WITHOUT_WRK = "wrk is not installed, so serving over HTTP was not measured (Debian: apt-get install wrk)."
 PUSHES = (
     "A push of ours is answered when it is in the log on the disk (SQLite, synchronous=FULL) and online; its worker"
     " writes it to the offline table meanwhile. Feast's is in a Redis that keeps no file, and nowhere else. The bare"
@@ -38,10 +48,13 @@ def main() -> None:
         for part in options.only or PARTS:
             for row in PARTS[part](bench):
                 print(f"| {' | '.join(row.cells())} |", flush=True)
-    if "pushing" in (options.only or PARTS):
-        print(f"\n{PUSHES}")
+    for part, said in {"training": JOINS, "pushing": PUSHES}.items():
+        if part in (options.only or PARTS):
+            print(f"\n{said}")
     if not feast.is_installed():
         print(f"\n{WITHOUT_FEAST}")
+    if not serving.is_installed():
+        print(f"\n{WITHOUT_WRK}")
 
 
 def _options() -> argparse.Namespace:
@@ -71,7 +84,7 @@ class Row:
         return (self.work, *figures, *ratios)
 
 
-@dataclass
+@dataclass(eq=False)
 class Bench:
     """One run of the benchmarks in a folder that goes away with it."""
 
@@ -99,15 +112,15 @@ class Bench:
         ours = [_measure("ingestion", "ours", home) for home in self.homes[::2]]
         return ours, [_measure("ingestion", "bare", home) for home in self.homes[1::2]]
 
-    @cached_property
-    def deep(self) -> Path:
-        """A home that holds as many rows of few entities."""
-        files = self.folder / "few"
+    @cache  # noqa: B019  a bench lives as long as its process
+    def history(self, entities: int) -> Path:
+        """A home that holds the rows of a join, with the spines of both sizes."""
+        files = self.folder / f"history-{entities}"
         files.mkdir()
-        source, spine = files / "rows.parquet", files / "spine.parquet"
-        data.write_rows(source, rows=self.options.rows, entities=DEEP_ENTITIES)
-        data.write_spine(spine, rows=self.options.spine, entities=DEEP_ENTITIES)
-        home = self.home("deep", source, spine)
+        data.write_rows(files / "rows.parquet", rows=HISTORY * self.options.rows, entities=entities, logged=True)
+        for rows in (self.options.spine, 10 * self.options.spine):
+            data.write_spine(files / f"spine-{rows}.parquet", rows=rows, entities=entities)
+        home = self.home(f"joined-{entities}", *files.iterdir())
         _measure("ingestion", "ours", home)
         return home
 
@@ -146,22 +159,63 @@ def _reading(bench: Bench) -> Iterator[Row]:
 
 
 def _training(bench: Bench) -> Iterator[Row]:
-    ours, bare, bare_ties = _joins(bench, bench.ingested)
-    work = f"join {bench.options.spine:,} spine rows with {bench.options.rows:,} rows"
-    yield Row(work, "{:.2f} s", _middle(ours, "seconds"), _middle(bare, "seconds"))
-    yield _memory(ours, bare)
-    yield Row(DECIDED, "{:.2f} s", _middle(ours, "seconds"), _middle(bare_ties, "seconds"))
-    ours, bare, bare_ties = _joins(bench, bench.deep)
-    work = f"join {bench.options.spine:,} spine rows with {bench.options.rows:,} rows of {DEEP_ENTITIES:,} entities"
-    yield Row(work, "{:.2f} s", _middle(ours, "seconds"), _middle(bare, "seconds"))
-    yield Row(DECIDED, "{:.2f} s", _middle(ours, "seconds"), _middle(bare_ties, "seconds"))
+    wide, spine = bench.options.entities, bench.options.spine
+    yield from _join(bench, wide, spine)
+    yield from _join(bench, wide, 10 * spine)
+    yield from _default_store(bench, wide, 10 * spine)
+    yield from _join(bench, DEEP_ENTITIES, spine)
+    yield from _default_store(bench, DEEP_ENTITIES, spine)
 
 
-def _joins(bench: Bench, home: Path) -> list[list[Figures]]:
-    """Ours, the plain join and the one that decides ties, in turn."""
-    kinds = ("ours", "bare", "bare_ties")
-    rounds = [[_measure("training", kind, home) for kind in kinds] for _ in range(bench.options.rounds)]
-    return [list(figures) for figures in zip(*rounds, strict=True)]
+def _join(bench: Bench, entities: int, spine: int) -> Iterator[Row]:
+    """A join of ours beside the one on the time alone, the one that decides ties, and Feast's on DuckDB."""
+    home, name = bench.history(entities), f"spine-{spine}.parquet"
+    measured: dict[str, list[Figures]] = {"ours": [], "known_at": [], "bare": [], "bare_ties": [], "feast": []}
+    for _ in range(bench.options.rounds):
+        for kind in ("ours", "known_at", "bare", "bare_ties"):
+            measured[kind].append(_measure("training", kind, home, home / name))
+        if feast.is_installed():
+            measured["feast"].append(_feast_join("duckdb", home, name))
+    yield Row(_work(bench, entities, spine), "{:.2f} s", *_middles(measured, "seconds", "ours", "bare", "feast"))
+    yield Row("the same, bare with ties decided", "{:.2f} s", *_middles(measured, "seconds", "ours", "bare_ties"))
+    yield Row("the same once more in each process", "{:.2f} s", *_middles(measured, "again", "ours", "bare_ties"))
+    yield Row("peak memory of that", "{:,.0f} MB", *_middles(measured, "megabytes", "ours", "bare_ties", "feast"))
+    yield Row("ours with known_at, bare: without", "{:.2f} s", *_middles(measured, "seconds", "known_at", "ours"))
+
+
+def _default_store(bench: Bench, entities: int, spine: int) -> Iterator[Row]:
+    """Feast's join with its default store: the rows that come out, and what it takes."""
+    if not feast.is_installed():
+        return
+    home, name = bench.history(entities), f"spine-{spine}.parquet"
+    try:
+        done = _feast_join("dask", home, name)
+    except subprocess.CalledProcessError as error:
+        if "MemoryError" not in error.stderr:
+            raise
+        yield Row(f"that on Feast's default store: out of memory at {MOST_MEMORY / 1e9:.0f} GB", "{:,.0f}", spine)
+        return
+    yield Row("that on Feast's default store: rows that come out", "{:,.0f}", spine, feast=done["rows"])
+    ours = _measure("training", "ours", home, home / name)
+    for figure, what, form in (("seconds", "time", "{:.2f} s"), ("megabytes", "peak memory", "{:,.0f} MB")):
+        yield Row(f"that on Feast's default store: {what}", form, ours[figure], feast=done[figure])
+
+
+def _work(bench: Bench, entities: int, spine: int) -> str:
+    return f"join {spine:,} spine rows with {HISTORY * bench.options.rows:,} rows of {entities:,} entities"
+
+
+def _middles(measured: dict[str, list[Figures]], figure: str, *kinds: str) -> list[float | None]:
+    return [_middle(measured[kind], figure) if measured[kind] else None for kind in kinds]
+
+
+def _feast_join(store: str, home: Path, spine: str) -> Figures:
+    """In Feast's own environment; CalledProcessError with what it said when it fails, as beyond MOST_MEMORY."""
+    command = [str(feast.ENVIRONMENT / "bin" / "python"), "-m", "benchmarks.feast_joining", store, str(home), spine]
+    quiet = {**os.environ, "FEAST_USAGE": "False", "FEAST_TELEMETRY": "False", "PYTHONWARNINGS": "ignore"}
+    limits = {"preexec_fn": partial(resource.setrlimit, resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=quiet, **limits)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _pushing(bench: Bench) -> Iterator[Row]:
@@ -176,6 +230,22 @@ def _pushing(bench: Bench) -> Iterator[Row]:
         if any(measured[side]["refused"] for side in ("ours", "feast") if side in measured):
             refused = measured.get("feast", {}).get("refused")
             yield Row(f"{work}: refused and sent again", "{:,.0f}", measured["ours"]["refused"], feast=refused)
+
+
+def _serving(bench: Bench) -> Iterator[Row]:
+    if not serving.is_installed():
+        return
+    figures = _measure("serving", bench.home("serving"), bench.options.rounds)["works"]
+    found = serving.works(figures)
+    for (work, entities), sides in found.items():
+        asked = f"{SERVED[work]}, {entities} entit{'y' if entities == 1 else 'ies'} x 10"
+        limits = sides | {side: found["list", entities][side] for side in ("bare", "django")}
+        for name, what, form in OF_READS:
+            ours, bare, others = (limits.get(side, {}).get(name) for side in ("ours", "bare", "feast"))
+            yield Row(asked + what, form, ours, bare, others)
+        yield Row(
+            f"{asked}; bare: a Django view", "{:,.0f}/s", *(limits[s][OF_READS[0][0]] for s in ("ours", "django"))
+        )
 
 
 def _rebuilding(bench: Bench) -> Iterator[Row]:
@@ -196,11 +266,19 @@ OF_ONE_ROW = (
     ("p99_ms", ": 99th percentile", "{:.1f} ms"),
     ("requests_per_second", "", "{:,.0f} requests/s"),
 )
+#: What a request names, and a figure of requests: its name, what the table calls it, how it is written.
+SERVED = {"list": "read by list", "service": "read by service", "path": "read by path"}
+OF_READS = (
+    ("requests_per_second", "", "{:,.0f}/s"),
+    ("p50_ms", ": median", "{:.2f} ms"),
+    ("p99_ms", ": 99th percentile", "{:.2f} ms"),
+)
 OF_MANY_ROWS = (("rows_per_second", "", "{:,.0f} rows/s"),)
 
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "ingestion": _ingestion,
     "reading": _reading,
+    "serving": _serving,
     "training": _training,
     "pushing": _pushing,
     "rebuilding": _rebuilding,

@@ -13,19 +13,26 @@ import pyarrow.parquet as pq
 FEATURES = {**{f"f{n}": "float64" for n in range(6)}, "i0": "int64", "i1": "int64", "s0": "string", "b0": "bool"}
 START_US = 1_780_000_000_000_000
 SPAN_US = 90 * 24 * 3600 * 1_000_000
+LATE_US = 6 * 3600 * 1_000_000
 PUSHED_AT = datetime.fromtimestamp((START_US + SPAN_US) // 1_000_000, UTC).isoformat().replace("+00:00", "Z")
 GROUP = "customer_features"
 ENTITY = "customer"
 KEY = "customer_id"
+SERVICE = "churn"
+#: When a row was learned, where the rows of a file say so.
+LOGGED_AT = "logged_at"
 
 
-def write_rows(path: Path, *, rows: int, entities: int) -> None:
-    """A source file of `rows` rows over `entities` entities at random event times."""
+def write_rows(path: Path, *, rows: int, entities: int, logged: bool = False) -> None:
+    """A source file of `rows` rows over `entities` entities at random event times.
+
+    logged: with LOGGED_AT, a random time within the six hours after the event.
+    """
     random = np.random.default_rng(7)
-    columns: dict[str, object] = {
-        KEY: random.permutation(np.arange(rows) % entities),
-        "event_timestamp": _times(random, rows),
-    }
+    times = START_US + random.integers(0, SPAN_US, rows)
+    columns: dict[str, object] = {KEY: random.permutation(np.arange(rows) % entities), "event_timestamp": _times(times)}
+    if logged:
+        columns[LOGGED_AT] = _times(times + random.integers(0, LATE_US, rows))
     columns |= {f"f{n}": random.random(rows) for n in range(6)}
     columns |= {"i0": random.integers(0, 1_000, rows), "i1": random.integers(0, 10**9, rows)}
     columns |= {"s0": np.array(["aa", "bb", "cc", "dddd"])[random.integers(0, 4, rows)]}
@@ -36,12 +43,13 @@ def write_rows(path: Path, *, rows: int, entities: int) -> None:
 def write_spine(path: Path, *, rows: int, entities: int) -> None:
     """A spine of `rows` random (entity, time) pairs."""
     random = np.random.default_rng(11)
-    columns = {KEY: random.integers(0, entities, rows), "event_timestamp": _times(random, rows)}
+    times = START_US + random.integers(0, SPAN_US, rows)
+    columns = {KEY: random.integers(0, entities, rows), "event_timestamp": _times(times)}
     pq.write_table(pa.table(columns), path)
 
 
-def _times(random: np.random.Generator, rows: int) -> pa.Array:
-    return pa.array(START_US + random.integers(0, SPAN_US, rows), pa.timestamp("us", "UTC"))
+def _times(microseconds: np.ndarray) -> pa.Array:
+    return pa.array(microseconds, pa.timestamp("us", "UTC"))
 
 
 def pushed_rows(first: int, count: int) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks.data import ENTITY, FEATURES, GROUP, KEY
+from benchmarks.data import ENTITY, FEATURES, GROUP, KEY, LOGGED_AT, SERVICE
 
 
 @contextmanager
@@ -40,20 +40,26 @@ def opened(home: Path) -> Iterator[str]:
 
 
 def _make_catalog(home: Path) -> None:
+    import pyarrow.parquet as pq
     import yaml
 
     from catalog.definitions import apply
 
-    group = {
+    group: dict[str, object] = {
         "name": GROUP,
         "entity": ENTITY,
         "status": "active",
         "features": [{"name": name, "dtype": dtype} for name, dtype in FEATURES.items()],
         "source": {"kind": "file", "path": "rows.parquet"},
     }
+    rows = home / "rows.parquet"
+    if rows.exists() and LOGGED_AT in pq.read_schema(rows).names:
+        group["created_timestamp"] = LOGGED_AT
     entity = {"name": ENTITY, "join_keys": [{"name": KEY, "dtype": "int64"}]}
     file = home / "definitions.yaml"
-    file.write_text(yaml.safe_dump({"entities": [entity], "feature_groups": [group]}))
+    service = {"name": SERVICE, "version": 1, "status": "active", "features": [f"{GROUP}:{name}" for name in FEATURES]}
+    all_of_it = {"entities": [entity], "feature_groups": [group], "feature_services": [service]}
+    file.write_text(yaml.safe_dump(all_of_it))
     apply([file])
 
 

@@ -141,7 +141,7 @@ def _checksum(text: str) -> str:
 class ApiKeyAuthentication(authentication.BaseAuthentication):
     """`Authorization: Bearer fh_...` or `Api-Key fh_...`; with anonymous reads on, loopback needs none to read."""
 
-    def authenticate(self, request: Request) -> tuple[Caller, None] | None:
+    def authenticate(self, request: Request | HttpRequest) -> tuple[Caller, None] | None:
         header = request.META.get("HTTP_AUTHORIZATION", "")
         if not header:
             return (ANONYMOUS_READER, None) if _may_read_anonymously(request) else None
@@ -170,7 +170,7 @@ def _may_read_anonymously(request: Request | HttpRequest) -> bool:
 class HasScope(permissions.BasePermission):
     """A view names the scope that each of its methods needs in `scopes`; a method that it does not name needs write."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request | HttpRequest, view: APIView) -> bool:
         user: Caller | AbstractBaseUser | AnonymousUser = request.user
         if not user or not user.is_authenticated:
             raise NotAuthenticated("This needs an API key: `Authorization: Bearer fh_...`.")

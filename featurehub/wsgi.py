@@ -8,4 +8,8 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "featurehub.settings")
 
-application = get_wsgi_application()
+django_application = get_wsgi_application()
+
+from serving.hot_path import HotPath  # noqa: E402  it needs Django set up
+
+application = HotPath(django_application)

@@ -1,4 +1,4 @@
-"""What ingestion records: rejected rows by rule, to be replayed or discarded, and the files that were read."""
+"""What ingestion records: rejected rows by rule, to be replayed or discarded, files that were read, stored versions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from catalog.admin.moment import moment_text
 from catalog.admin.read_only import ReadOnlyAdmin
 from catalog.models import FeatureGroup, Run
 from engine.errors import FeaturehubError
+from ingestion import versions
 from ingestion.api import hand_over
-from ingestion.models import QuarantinedRow, QuarantinedRule, QuarantineState, SourceFile
+from ingestion.models import OnlineCursor, QuarantinedRow, QuarantinedRule, QuarantineState, SourceFile
 from ingestion.settle import Selection, discard, queue_replay
 
 #: Rows settled one by one that a page names.
@@ -247,3 +248,73 @@ class SourceFileAdmin(ReadOnlyAdmin):
     @display(description="SHA-256")
     def short_hash(self, file: SourceFile) -> str:
         return file.sha256[:12]
+
+
+@admin.register(OnlineCursor)
+class StoredVersionAdmin(ReadOnlyAdmin):
+    """The versions of groups that rows are stored of; one that is not served any more is dropped from its page."""
+
+    list_display = ["group", "group_version", "served", "delta_version"]
+    list_select_related = ["group"]
+    list_filter = [["group", AutocompleteSelectFilter]]
+    list_filter_submit = True
+    search_fields = ["group__name"]
+    ordering = ["group__name", "-group_version"]
+    fieldsets = [(None, {"fields": ["group", "group_version", "served", "stored", "computed_into", "delta_version"]})]
+    readonly_fields = ["served", "stored", "computed_into"]
+    actions_detail = ["drop"]
+
+    @action(description="Drop", permissions=["drop"], icon="delete", variant=ActionVariant.DANGER)
+    def drop(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask first, saying what would go; once confirmed, drop the version and say what went."""
+        stored = self.get_object(request, unquote(object_id))
+        if stored is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        try:
+            if is_confirmed(request):
+                return self._drop(request, stored)
+            found = versions.check_drop(stored.group, stored.group_version)
+        except FeaturehubError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:ingestion_onlinecursor_change", args=[stored.pk]))
+        question = Question(
+            f"Drop version {stored.group_version} of {stored.group}?",
+            "Its rows go from both stores, and nothing brings them back. Other versions stay as they are."
+            + ("" if found.computed_into else " None of them was computed from it by a backfill."),
+            "Drop",
+            "danger",
+            of_readers=False,
+        )
+        concerned = [Concerned(stored, found.size)]
+        page = reverse("admin:ingestion_onlinecursor_change", args=[stored.pk])
+        return ask(self, request, question, concerned=concerned, form=Nothing(None), back=page)
+
+    def _drop(self, request: HttpRequest, stored: OnlineCursor) -> HttpResponse:
+        done = versions.drop_version(stored.group, stored.group_version, by=request.user.get_username())
+        said = f"Dropped: {stored}, {done.version.size}, {done.online:,} online keys."
+        self.log_change(request, stored, said)
+        self.message_user(request, said, messages.SUCCESS)
+        return HttpResponseRedirect(reverse("admin:ingestion_onlinecursor_changelist"))
+
+    def has_drop_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Versions are not edited here, but whoever may change the group may drop an old one."""
+        return request.user.has_perm("catalog.change_featuregroup")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
+        """Nothing to drop where the version is served."""
+        stored = self.get_object(request, unquote(str(object_id)))
+        is_old = stored is not None and stored.group_version < stored.group.version
+        return super().get_actions_detail(request, object_id) if is_old else []
+
+    @display(description="Served", boolean=True)
+    def served(self, stored: OnlineCursor) -> bool:
+        return stored.group_version == stored.group.version
+
+    @display(description="Stored offline")
+    def stored(self, stored: OnlineCursor) -> str:
+        return versions.describe(stored.group, stored.group_version).size
+
+    @display(description="Computed into")
+    def computed_into(self, stored: OnlineCursor) -> str:
+        """The versions that a backfill has computed from it."""
+        return ", ".join(map(str, versions.describe(stored.group, stored.group_version).computed_into)) or "—"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from catalog import stores
@@ -47,6 +48,13 @@ def queue_backfill(
     if on_spark:
         require_spark()
         refuse_unique(schema_of(group))
+    with transaction.atomic():
+        # Until it is queued nobody drops the older version (ingestion/versions.py), and then for its sake.
+        FeatureGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
+        return _queue(group, from_version, on_spark, by)
+
+
+def _queue(group: FeatureGroup, from_version: int | None, on_spark: bool, by: str) -> Run:
     versions = [version for version in _versions(group) if version < group.version]
     source = max(versions, default=0) if from_version is None else from_version
     if source not in versions:
@@ -55,7 +63,7 @@ def queue_backfill(
             f"{group.name} is at version {group.version}, and version {source} has no rows to compute it from; older "
             f"versions with rows: {have}."
         )
-    done = group.runs.filter(kind=RunKind.BACKFILL, group_version=group.version, from_version=source, on_spark=on_spark)
+    done = group.runs.filter(kind=RunKind.BACKFILL, group_version=group.version, from_version=source)
     if before := done.exclude(state__in=[RunState.FAILED, RunState.DEAD, RunState.CANCELLED]).first():
         raise Conflict(f"Version {group.version} of {group.name} is computed from version {source} by run {before.pk}.")
     return Run.queue(group, kind=RunKind.BACKFILL, requested_by=by, from_version=source, on_spark=on_spark)
@@ -92,6 +100,8 @@ class OlderVersion:
         """What of it is still in the push log lands first. The files that it was read from count as read."""
         drain.drain(self.run.group)
         self.table = stores.offline(self.run.group.name, self.run.from_version or 0)
+        if self.table.version < 0:
+            raise Conflict(f"Version {self.run.from_version} of {self.run.group} has been dropped, so it has no rows.")
         self.files = self.table.entries()
         self.size = sum(file.size for file in self.files)
         self._enter_files()

@@ -11,7 +11,7 @@ from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
 from catalog import runs
-from catalog.models import FeatureGroup, Run
+from catalog.models import FeatureGroup, Run, TrainingDataset
 from engine.errors import FeaturehubError, Unavailable
 from ingestion import damage, drain, idempotency, ingest, materialize, upkeep
 from ingestion.push import find_group
@@ -60,7 +60,8 @@ def catch_up() -> None:
 @shared_task(name="ingestion.tasks.upkeep")
 def upkeep_all() -> None:
     """Every few minutes: small files of each table put together, files that nobody needs removed."""
-    _for_each(upkeep.groups(), "upkeep of", upkeep.upkeep)
+    _for_each(upkeep.groups(), "upkeep of", partial(upkeep.upkeep, kept_files=TrainingDataset.kept_files()))
+    _logged("removing what is left of training datasets", upkeep.remove_left_datasets)
 
 
 @shared_task(name="ingestion.tasks.scrub")

@@ -6,21 +6,24 @@ Each function is for one group, may be repeated, killed or run beside itself, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.db.models import Q
 from django.utils import timezone
 
 from catalog import stores
-from catalog.models import FeatureGroup, RunState, TrainingDataset
+from catalog.models import FeatureGroup, Run, RunKind, RunState, TrainingDataset
 from engine import faults
 from engine.errors import unknown_name
 from engine.offline import scrub as scrubbing
 from engine.offline.compaction import compact
 from engine.offline.scrub import Damage
-from engine.offline.vacuum import vacuum
+from engine.offline.storage import storage_errors
+from engine.offline.vacuum import RETENTION, vacuum
 from ingestion import damage, materialize
 from ingestion.models import OnlineCursor
 from ingestion.tables import known_version, open_table
@@ -45,11 +48,15 @@ class Kept:
     removed: list[str]
 
 
-def upkeep(group: FeatureGroup) -> Kept:
+def upkeep(group: FeatureGroup, *, kept_files: Mapping[tuple[str, int], set[str]] | None = None) -> Kept:
     """Put small files of the group's table together, and remove those that nobody needs any more.
+
+    kept_files: as `TrainingDataset.kept_files` gives them, for who sees to many groups: it reads every manifest. What a
+    dataset names that was made since then is younger than what is removed.
 
     Raises CorruptData for a damaged table, which is left as it is, and StorageFailed.
     """
+    at = (group.name, group.version)
     table = open_table(group, group.version)
     compacted = compact(table, sort_by=[key.name for key in group.entity.join_keys.all()])
     removed = vacuum(
@@ -57,7 +64,7 @@ def upkeep(group: FeatureGroup) -> Kept:
         now=timezone.now(),
         followed_to=known_version(group, group.version),
         unfinished=_unfinished(group),
-        keep_files=set(TrainingDataset.files_of(group.name, group.version)),
+        keep_files=(TrainingDataset.kept_files() if kept_files is None else kept_files).get(at, set()),
     )
     return Kept(compacted, removed)
 
@@ -68,6 +75,29 @@ def _unfinished(group: FeatureGroup) -> list[str]:
     runs = group.runs.filter(open_states).exclude(state=RunState.SUCCEEDED).values_list("pk", flat=True)
     drains = group.drains.filter(landed_at=None).values_list("pk", flat=True)
     return [*(f"run-{run}-" for run in runs), *(f"drain-{drain}-" for drain in drains)]
+
+
+def remove_left_datasets() -> list[str]:
+    """Remove what is left of training datasets, RETENTION after it was written last; the names of the folders.
+
+    That is spines whose registration was killed, and files of datasets whose dropping was. A folder that the database
+    knows nothing of stays: another hub's, or one made after the backup that this database was restored from. Raises
+    StorageFailed.
+    """
+    root, now = stores.dataset_folder(""), timezone.now()
+    dropped = Run.objects.filter(kind=RunKind.TRAIN, dataset=None).values_list("pk", flat=True)
+    candidates = [*root.glob(".*"), *(stores.dataset_folder(str(run)) for run in dropped)]
+    with storage_errors(root):
+        left = [path for path in sorted(candidates) if path.is_dir() and now - _changed(path) > RETENTION]
+        for folder in left:
+            shutil.rmtree(folder)
+    return [folder.name for folder in left]
+
+
+def _changed(folder: Path) -> datetime:
+    """When the folder or a file in it was written last: a spine of many rows takes its time."""
+    newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    return datetime.fromtimestamp(newest, UTC)
 
 
 def scrub(group: FeatureGroup, *, progress: Callable[[], None] = lambda: None) -> list[Damage]:

@@ -144,7 +144,7 @@ def verify(
     progress: told what is read, and how many rows of it so far.
 
     Raises OnlineStoreCold when the store, or this group, may lack rows and says so to readers; Unavailable when Redis
-    does not answer or was filled anew meanwhile; CorruptData for a damaged table; RunFailed without room to spill into.
+    does not answer or was filled anew meanwhile; CorruptData for a damaged table; StorageFull without room to spill.
     """
     epoch = _require_open(group)
     accepted = _Accepted(group)

@@ -67,6 +67,8 @@ def _query(request: Request) -> dict[str, str]:
 
 def _parameters(request: Request, known: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The query's parameters; raises InvalidInput for an unknown or repeated one, or a value that is no choice."""
+    if not request.META.get("QUERY_STRING"):
+        return {}
     if unknown := [name for name in request.GET if name not in known]:
         problems = [Problem(name, "unknown parameter", near_names(name, known)) for name in unknown]
         raise InvalidInput(f"Unknown parameter {', '.join(unknown)}; there are {', '.join(known)}.", problems)

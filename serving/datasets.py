@@ -113,7 +113,11 @@ def _keep_spine(spine: Spine, split: Split | None, keys: Sequence[Field]) -> Pat
     )
     folder = stores.dataset_folder(f".{uuid.uuid4()}")
     folder.mkdir(parents=True)
-    write_file(batches, schema, folder / "spine.parquet")
+    try:
+        write_file(batches, schema, folder / "spine.parquet")
+    except BaseException:
+        folder.rmdir()
+        raise
     return folder
 
 
@@ -221,6 +225,8 @@ def rebuild(
 
 def drop(dataset: TrainingDataset) -> None:
     """Forget a dataset and remove its files; the history that it was made of need not be kept for it any more.
+
+    Killed on the way it leaves its folder, which upkeep removes.
 
     Raises Conflict while its run has not ended.
     """

@@ -13,63 +13,61 @@ from catalog import stores
 from catalog.models import Status
 from catalog.snapshot import Catalog, FeatureSnapshot, GroupSnapshot
 from engine.errors import InvalidInput, OnlineStoreCold
-from engine.online.codec import StoredValue
+from engine.online.codec import StoredValue, body_decoder
 from engine.schema import Field
+from engine.status import PRESENT
+from engine.status import Status as ReadStatus
 from serving.names import require_servable
 
-Pick = Callable[[list[StoredValue]], tuple[StoredValue, ...]]
+Pick = Callable[[tuple[StoredValue, ...]], tuple[StoredValue, ...]]
 #: Plans that one catalog keeps: callers choose what they ask for, and memory has an end.
 REMEMBERED_AT_MOST = 1_000
-_TYPES: dict[str, type] = {
-    "int64": int,
-    "float64": float,
-    "bool": bool,
-    "string": str,
-    "timestamp": int,
-    "embedding": bytes,
-    "list": list,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How rows of one schema give the group's asked features: `pick` takes them when the schema has all.
+    """How rows of one schema give the group's asked features: `decode` reads a body, whose values are of the schema's
+    types; `pick` takes the asked ones out of it, None where the row is just these.
 
-    `slots` holds the place of each asked feature in a row, or None for one that the schema does not have.
+    `slots` holds the place of each asked feature in a row, or None for one that the schema does not have; then the
+    layout `is_partial` and `pick` is of no use.
     """
 
+    decode: Callable[[bytes], tuple[StoredValue, ...]]
     slots: tuple[int | None, ...]
     pick: Pick | None
+    is_partial: bool
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRead:
     """One key per entity: its prefix, the join keys by place in `Plan.keys`, and what to take out of the row.
 
-    `outputs` gives, for each feature taken, its place in the vector, and `types` the type that its value has in a row.
+    `outputs` gives, for each feature taken, its place in the vector, `present` the statuses when none is null.
     """
 
     prefix: bytes
     key_places: tuple[int, ...]
     ttl_us: int | None
     outputs: tuple[int, ...]
-    types: tuple[type, ...]
+    present: tuple[ReadStatus, ...]
     layouts: dict[int, Layout]
     is_whole_vector: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to read one feature list: `features` in the order asked, `keys` every join key that is needed."""
+    """How to read one feature list: `features` in the order asked, `keys` every join key that is needed.
+
+    is_plain_json: whether JSON has the values as they are stored, as it has no timestamps and embeddings.
+    """
 
     features: tuple[FeatureSnapshot, ...]
+    feature_names: tuple[str, ...]
+    is_plain_json: bool
     keys: tuple[Field, ...]
     groups: tuple[GroupRead, ...]
     deprecated: tuple[FeatureSnapshot, ...]
-
-    @property
-    def feature_names(self) -> list[str]:
-        return [feature.full_name for feature in self.features]
 
 
 def remembered(asked: Hashable, catalog: Catalog, choose: Callable[[Catalog], Sequence[FeatureSnapshot]]) -> Plan:
@@ -99,6 +97,8 @@ def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
     places = {key.name: place for place, key in enumerate(keys)}
     return Plan(
         tuple(features),
+        tuple(feature.full_name for feature in features),
+        not any(feature.dtype.kind in ("timestamp", "embedding") for feature in features),
         keys,
         tuple(_group_read(catalog.groups[name], features, catalog, places) for name in names),
         tuple(dict.fromkeys(feature for feature in features if feature.status == Status.DEPRECATED)),
@@ -124,21 +124,23 @@ def _group_read(
         tuple(places[key.name] for key in catalog.entities[group.entity]),
         None if group.ttl is None else round(group.ttl.total_seconds() * 1_000_000),
         outputs,
-        tuple(_TYPES[features[place].dtype.kind] for place in outputs),
-        {number: _layout(names, stored) for number, stored in group.layouts.items()},
+        tuple(PRESENT for _ in outputs),
+        {number: _layout(names, stored, group) for number, stored in group.layouts.items()},
         outputs == tuple(range(len(features))),
     )
 
 
-def _layout(names: Sequence[str], stored: tuple[str, ...]) -> Layout:
+def _layout(names: Sequence[str], stored: tuple[str, ...], group: GroupSnapshot) -> Layout:
     places = {name: place for place, name in enumerate(stored)}
     slots = tuple(places.get(name) for name in names)
+    kinds = tuple(group.features[name].dtype.kind if name in group.features else None for name in stored)
     whole = [slot for slot in slots if slot is not None]
-    return Layout(slots, _picker(whole) if len(whole) == len(slots) else None)
+    is_just_these = whole == list(range(len(stored)))
+    return Layout(body_decoder(kinds), slots, None if is_just_these else _picker(whole), len(whole) < len(slots))
 
 
-def _picker(slots: list[int]) -> Pick:
+def _picker(slots: list[int]) -> Pick | None:
     if len(slots) == 1:
         only = slots[0]
         return lambda values: (values[only],)
-    return itemgetter(*slots)
+    return itemgetter(*slots) if slots else None

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from feast import Entity, FeatureView, Field, FileSource, PushSource, ValueType
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.types import Bool, Float64, Int64, String
 
 customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.INT64)
@@ -20,3 +20,4 @@ customer_features = FeatureView(
         Field(name="b0", dtype=Bool),
     ],
 )
+churn = FeatureService(name="churn", features=[customer_features])

@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Ingestion": {
         "catalog.Run": "play_circle",
         "ingestion.QuarantinedRule": "report",
+        "ingestion.OnlineCursor": "layers",
         "catalog.OfflineDamage": "broken_image",
         "django_celery_beat.PeriodicTask": "event_repeat",
         "django_celery_beat.IntervalSchedule": "timer",

@@ -7,8 +7,10 @@ from typing import Any
 
 from django.db import models
 
+from catalog.models.group import FeatureGroup
 from catalog.models.naming import name_constraint, name_field
-from catalog.models.run import Run
+from catalog.models.run import Run, RunState
+from catalog.models.service import FeatureService
 
 
 class TrainingDataset(models.Model):
@@ -68,10 +70,40 @@ class TrainingDataset(models.Model):
         }
 
     @classmethod
-    def files_of(cls, group: str, version: int) -> Iterator[str]:
-        """The files of a group version that some dataset was made of, so that it can be made again."""
-        for manifest in cls.objects.exclude(manifest=None).values_list("manifest", flat=True):
+    def kept_files(cls) -> dict[tuple[str, int], set[str]]:
+        """The files that datasets were made of, so that each can be made again, by group and version.
+
+        Reads every manifest once, some at a time.
+        """
+        kept: dict[tuple[str, int], set[str]] = {}
+        for _, part in cls._parts():
+            kept.setdefault((part["group"], part["version"]), set()).update(file["name"] for file in part["files"])
+        return kept
+
+    @classmethod
+    def made_of(cls, group: str, version: int) -> list[str]:
+        """The names of the datasets whose manifest names files of a group version."""
+        of_version = (name for name, part in cls._parts() if (part["group"], part["version"]) == (group, version))
+        return sorted(set(of_version))
+
+    @classmethod
+    def _parts(cls) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each part of each manifest, with the name of its dataset."""
+        manifests = cls.objects.exclude(manifest=None).order_by("pk").values_list("name", "manifest")
+        for name, manifest in manifests.iterator(chunk_size=20):
             parts: list[dict[str, Any]] = manifest["groups"]
             for part in parts:
-                if (part["group"], part["version"]) == (group, version):
-                    yield from (file["name"] for file in part["files"])
+                yield name, part
+
+    @classmethod
+    def being_made_of(cls, group: FeatureGroup) -> list[str]:
+        """The names of the datasets that a worker is making now and that read the group, whatever version of it."""
+        own = set(group.features.values_list("name", flat=True))
+        readers = FeatureService.objects.filter(chosen__feature__group=group)
+        services = set(readers.values_list("name", flat=True))
+        return [
+            dataset.name
+            for dataset in cls.objects.filter(run__state=RunState.RUNNING).order_by("name")
+            if dataset.service.partition("@")[0] in services
+            or any(asked in own or asked.startswith(f"{group.name}:") for asked in dataset.features)
+        ]

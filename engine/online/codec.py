@@ -15,9 +15,11 @@
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -29,16 +31,34 @@ from engine.schema import ACCEPTED, CREATED_TIMESTAMP, DELETED, EVENT_TIMESTAMP,
 FORMAT = 1
 TOMBSTONE = 1
 BIAS = 1 << 63
+#: The byte that is a null in a body; it may stand inside of other values too.
+NIL = 0xC0
 HEADER = struct.Struct(">BBQQQQI")
 CHECKSUM = struct.Struct(">I")
 HEADER_SIZE = HEADER.size
-SMALLEST = HEADER_SIZE + 1 + CHECKSUM.size
+#: Of a row without its checksum.
+SMALLEST = HEADER_SIZE + 1
+#: Of the header what serving needs: the version is the writers' concern.
+_SERVED = struct.Struct(">BBQ24xI")
 
 _HEADER_ROW = np.dtype(
     [("f", "u1"), ("g", "u1"), ("e", ">u8"), ("c", ">u8"), ("a", ">u8"), ("o", ">u8"), ("s", ">u4")], align=False
 )
 _encode_body = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(list).decode
+
+#: How each kind of Dtype lies in a body.
+_STORED_TYPES: dict[str, type] = {
+    "int64": int,
+    "float64": float,
+    "bool": bool,
+    "string": str,
+    "timestamp": int,
+    "embedding": bytes,
+    "list": list,
+}
+#: What decoding a body raises when it is not what a schema says.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 StoredValue = int | float | bool | str | bytes | list[int] | list[float] | list[str] | None
 
@@ -69,28 +89,42 @@ def encode_row(row: OnlineRow) -> bytes:
 
 def decode_row(value: bytes) -> OnlineRow:
     """The row in `value`; raises CorruptData when it is cut short, damaged, of an unknown format or no row at all."""
-    (_, flags, event, created, accepted, ordinal, schema_id), values = unpack(value)
+    size = _opened(value)
+    _, flags, event, created, accepted, ordinal, schema_id = HEADER.unpack_from(value)
+    try:
+        values = _decode_body(value[HEADER_SIZE:size])
+    except UNREADABLE as error:
+        raise CorruptData(f"The body of an online row is no msgpack array of values: {error}") from error
     version = (event - BIAS, created - BIAS, accepted - BIAS, ordinal - BIAS)
     return OnlineRow(*version, schema_id, values, bool(flags & TOMBSTONE))
 
 
-Header = tuple[int, int, int, int, int, int, int]
-
-
-def unpack(value: bytes) -> tuple[Header, list[StoredValue]]:
-    """The header fields as they stand (times and numbers biased) and the values; raises as `decode_row` does.
-
-    What a reader of many rows calls: an object for each row would cost more than all else.
-    """
+def _opened(value: bytes) -> int:
+    """Where the body of a row ends; raises CorruptData for what is no whole row of this format."""
     size = len(value) - CHECKSUM.size
-    if len(value) < SMALLEST or CHECKSUM.unpack_from(value, size)[0] != zlib.crc32(value[:size]):
+    if size < SMALLEST or CHECKSUM.unpack_from(value, size)[0] != crc32(value[:size]):
         raise CorruptData(f"An online row of {len(value)} bytes fails its checksum.")
     if value[0] != FORMAT:
         raise CorruptData(f"An online row has format {value[0]}; this version reads format {FORMAT}.")
-    try:
-        return HEADER.unpack_from(value), _decode_body(value[HEADER_SIZE:size])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptData(f"The body of an online row is no msgpack array of values: {error}") from error
+    return size
+
+
+def open_row(value: bytes) -> tuple[int, int, int, bytes]:
+    """Flags, event time (biased), schema id and body of a row; raises CorruptData for what is no whole row.
+
+    What a reader of many rows calls, with a decoder of `body_decoder`: an object for each row would cost more than all
+    else.
+    """
+    size = _opened(value)
+    _, flags, event, schema_id = _SERVED.unpack_from(value)
+    return flags, event, schema_id, value[HEADER_SIZE:size]
+
+
+@lru_cache(maxsize=10_000)
+def body_decoder(kinds: tuple[str | None, ...]) -> Callable[[bytes], tuple[StoredValue, ...]]:
+    """What reads a body whose values are of these kinds of Dtype (None: any), each or null; it raises UNREADABLE."""
+    types = [Any if kind is None else _STORED_TYPES[kind] | None for kind in kinds]
+    return msgspec.msgpack.Decoder(tuple[tuple(types)]).decode  # type: ignore[misc]  # as many types as values
 
 
 def encode_rows(frame: pl.DataFrame, features: Sequence[tuple[str, Dtype]]) -> list[bytes]:
@@ -106,7 +140,7 @@ def encode_rows(frame: pl.DataFrame, features: Sequence[tuple[str, Dtype]]) -> l
 
 def _sealed(header: bytes, values: Iterable[StoredValue]) -> bytes:
     packed = header + _encode_body(values)
-    return packed + CHECKSUM.pack(zlib.crc32(packed))
+    return packed + CHECKSUM.pack(crc32(packed))
 
 
 def _headers(frame: pl.DataFrame) -> bytes:

@@ -22,6 +22,7 @@ from redis.retry import Retry
 from engine.errors import Unavailable
 from engine.online import scripts
 from engine.online.breaker import Breaker
+from engine.online.kept import KeptConnections
 from engine.online.pace import Pace
 
 CONNECT_TIMEOUT_SECONDS = 0.1
@@ -109,6 +110,7 @@ class OnlineStore:
         self._server_key = f"{prefix}:server".encode()
         self._breaker = Breaker()
         self._reader = _client(url, READ_TIMEOUT_SECONDS)
+        self._kept = KeptConnections(self._reader)
         self._writer = _client(url, WRITE_TIMEOUT_SECONDS)
         self._bulk = _client(url, BULK_TIMEOUT_SECONDS)
         self._upsert = self._writer.register_script(scripts.UPSERT)
@@ -130,7 +132,7 @@ class OnlineStore:
         A key that holds another Redis type reads as absent, as MGET has it.
         """
         with self.asking():
-            state, *values = _texts(self._reader.mget([self.state_key, *keys]), len(keys) + 1)
+            state, *values = _texts(self._kept.mget([self.state_key, *keys]), len(keys) + 1)
         return state, values
 
     def upsert(self, rows: Sequence[tuple[bytes, bytes]]) -> int:
@@ -177,6 +179,22 @@ class OnlineStore:
             with self.asking():
                 values += _with_other_types(self._bulk, batch, _texts(self._bulk.mget(batch), len(batch)))
         return values
+
+    def remove(self, group: str, version: int) -> int:
+        """Take every row of a group version away, and before them its position; how many rows there were.
+
+        At the pace of bulk work. Killed anywhere it goes on when it is called again.
+        """
+        with self.asking():
+            self._bulk.delete(self.position_key(group, version))
+        removed = 0
+        for keys in self.scan(group, version):
+            for start in range(0, len(keys), UPSERT_BATCH):
+                batch = keys[start : start + UPSERT_BATCH]
+                self.pace.wait(len(batch))
+                with self.asking():
+                    removed += _number(self._bulk.unlink(*batch))  # which frees the memory beside Redis's one thread
+        return removed
 
     def run_bulk(self, script: Literal["step", "reach"], keys: list[bytes], arguments: Sequence[bytes | int]) -> int:
         """What a script of bulk work answers (scripts.py)."""
@@ -269,7 +287,7 @@ class OnlineStore:
             self._reader.ping()
 
     def close(self) -> None:
-        for client in (self._reader, self._writer, self._bulk):
+        for client in (self._kept, self._reader, self._writer, self._bulk):
             client.close()
 
     @contextmanager

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import InvalidSpine, Problem, RunFailed
+from engine.offline.storage import storage_errors
 from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
 from engine.pointintime.spine import BATCH_ROWS, Spine, check_spine
 from engine.status import NOT_FOUND
@@ -118,19 +119,22 @@ def _followed(batches: Iterable[pa.RecordBatch], follow: Follow) -> Iterator[pa.
 
 
 def write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, output: Path) -> int:
-    """Write a Parquet file with page checksums and answer its rows; under another name until it is whole."""
+    """Write a Parquet file with page checksums and answer its rows; under another name until it is whole.
+
+    Raises StorageFull and StorageFailed; no part of the file stays then.
+    """
     rows, part = 0, output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         texts = [field.name for field in schema if pa.types.is_string(field.type)]  # on numbers a dictionary is slow
-        with pq.ParquetWriter(
-            part, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True
-        ) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                rows += batch.num_rows
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(output)
+        how = {"compression": "zstd", "use_dictionary": texts, "write_page_checksum": True}
+        with storage_errors(output.parent):
+            with pq.ParquetWriter(part, schema, **how) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+                    rows += batch.num_rows
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(output)
     finally:
         part.unlink(missing_ok=True)
     return rows

@@ -20,7 +20,7 @@ from pytest_django import Settings
 from catalog import runs, stores
 from catalog.models import FeatureGroup, Run, RunState
 from catalog.schemas import current_schema
-from engine.errors import CorruptData, InvalidInput, LeaseLost
+from engine.errors import Conflict, CorruptData, InvalidInput, LeaseLost
 from engine.offline.compaction import compact
 from engine.offline.table import READ_ROWS
 from ingestion import drain, ingest
@@ -143,6 +143,9 @@ def by_both(group: FeatureGroup) -> None:
     group = raise_version(group)
     assert contents.offline_version(group) == -1
     there = execute(queue_backfill(group, from_version=1, on_spark=True))
+    for on_spark in (False, True):
+        with pytest.raises(Conflict, match=str(there.pk)):
+            queue_backfill(group, from_version=1, on_spark=on_spark)
     assert (there.state, there.message) == (RunState.SUCCEEDED, "")
     assert [getattr(there, count) for count in COUNTS] == [getattr(here, count) for count in COUNTS]
     assert sorted(map(str, there.warnings)) == sorted(map(str, here.warnings))

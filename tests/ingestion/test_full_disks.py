@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,40 +17,16 @@ from ingestion.ingest import execute, ingest
 from ingestion.push import push
 from ingestion.tasks import catch_up
 from tests.factories import make_customer_group, purchase, write_csv
+from tests.full_disks import AS_ROOT, fill, mount, mounted
 from tests.ingestion import contents, processes
-
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems")
-
-
-def mount(*arguments: str) -> None:
-    subprocess.run([shutil.which("mount") or "mount", *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture
 def disk(sources: Path, settings: Settings, tmp_path: Path) -> Iterator[Path]:
     """An offline store on a file system of its own, of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"nothing can be mounted here: {error}")
-    settings.FEATUREHUB_OFFLINE_PATH = folder / "offline"
-    try:
+    with mounted(tmp_path / "disk", "1m") as folder:
+        settings.FEATUREHUB_OFFLINE_PATH = folder / "offline"
         yield folder
-    finally:
-        subprocess.run([shutil.which("umount") or "umount", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes all the room that is left."""
-    path = disk / "fill"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            return path
 
 
 def customers(group: FeatureGroup) -> list[str]:

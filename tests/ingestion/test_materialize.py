@@ -374,7 +374,7 @@ def test_a_new_feature_is_a_new_schema_and_older_rows_do_not_have_it(sources: Pa
     make_plan = vectors.of_features([f"{group.name}:total", f"{group.name}:visits"])
     for _ in range(2):
         found = vectors.read(make_plan, {"customer_id": ["C1", "C2"]})
-        assert found.statuses == [["PRESENT", "NOT_FOUND"], ["PRESENT", "NULL_VALUE"]]
+        assert [*found.statuses] == [("PRESENT", "NOT_FOUND"), ("PRESENT", "NULL_VALUE")]
         materialize.materialize(group, full=True)
     table = OfflineTable(contents.folder(group)).open()
     assert table is not None

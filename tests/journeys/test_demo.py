@@ -86,3 +86,19 @@ def test_the_last_purchase_lies_within_the_week_before_the_load(run: Run, loads:
     newest = pd.Timestamp("1998-06-30", tz="UTC") + pd.Timedelta(weeks=loads[0]["shift_weeks"], days=1)
     now = pd.Timestamp.now("UTC")
     assert now - pd.Timedelta(days=8) < newest <= now
+
+
+def test_every_key_is_served_what_a_join_at_now_finds(run: Run, loads: list[dict[str, object]]) -> None:
+    """The last of these tests, since it pushes rows to the hub and gives its group a TTL."""
+    phases = [json.loads(line) for line in run("-m", "tests.journeys.agreement").splitlines() if line[0] == "{"]
+    assert [phase["first"] for phase in phases] == [[]] * 4
+    assert [phase["differences"] for phase in phases] == [0] * 4
+    assert [phase["phase"] for phase in phases] == ["loaded", "pushed", "pushed, with a ttl", "drained"]
+    assert [phase["keys"] for phase in phases] == [23_571, *[23_572] * 3]  # all of them, and nobody; and somebody new
+    loaded, pushed, aged, drained = (phase["statuses"] for phase in phases)
+    assert [phase["undrained"] for phase in phases] == [0, 27, 27, 0]
+    assert (loaded["PRESENT"] + loaded["NULL_VALUE"], loaded["NOT_FOUND"]) == (23_570 * 6, 6)
+    assert pushed["NOT_FOUND"] == 6 + 15 * 6  # fifteen of the twenty that were deleted stay so
+    assert aged["OUTSIDE_MAX_AGE"] > 10_000 * 6
+    assert aged["PRESENT"] > 10_000
+    assert drained == aged

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from catalog import runs, stores
 from catalog.models import FeatureGroup, FeatureService, Run, RunState, TrainingDataset
@@ -21,12 +26,13 @@ from engine.offline.vacuum import RETENTION, vacuum
 from engine.schema import Dtype, Field
 from ingestion import drain, upkeep
 from ingestion.push import push
+from ingestion.tasks import upkeep_all
 from serving import datasets, training
 from serving.splits import Split
 from serving.training import Asked, Engine
 from tests import spark
 from tests.factories import make_customer_group, purchase
-from tests.ingestion import contents
+from tests.ingestion import contents, processes
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 TOTAL = Asked(features=("total_purchases", "customer_segment"))
@@ -75,7 +81,7 @@ def test_it_is_made_again_with_the_same_hash_after_more_rows_a_compaction_and_a_
         drain.drain(group)
     upkeep.upkeep(group)
     table = stores.offline(group.name, 1)
-    kept = set(TrainingDataset.files_of(group.name, 1))
+    kept = TrainingDataset.kept_files()[(group.name, 1)]
     later = datetime.now(UTC) + 2 * RETENTION
     vacuum(table, now=later, followed_to=table.version, keep_files=kept)
     again = datasets.rebuild(dataset, tmp_path / "again.parquet")
@@ -239,8 +245,75 @@ def test_a_dropped_one_leaves_nothing_and_frees_its_name(group: FeatureGroup) ->
     dataset = made()
     datasets.drop(dataset)
     assert list(stores.dataset_folder("").iterdir()) == []
-    assert list(TrainingDataset.files_of(group.name, 1)) == []
+    assert TrainingDataset.kept_files() == {}
     assert made().rows == 3
+
+
+KILLED_IN_A_CHILD = """
+import django, os, signal, sys
+django.setup()
+from catalog.models import TrainingDataset
+from serving import datasets
+from tests.serving.test_datasets import TOTAL, spine
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[1] == "registering":
+    datasets.Run.queue = die
+    datasets.register("other", TOTAL, spine("C1"))
+else:
+    datasets.shutil.rmtree = die
+    datasets.drop(datasets.find("churn"))
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("while_at", ["registering", "dropping"])
+def test_what_a_killed_registration_or_drop_left_is_removed_a_day_later(group: FeatureGroup, while_at: str) -> None:
+    kept = made()
+    if while_at == "dropping":
+        made("kept")
+    before = folders()
+    command = [sys.executable, "-c", KILLED_IN_A_CHILD, while_at]
+    child = subprocess.run(command, cwd=processes.PROJECT, env=processes.environment(), check=False, timeout=60)
+    assert child.returncode == -signal.SIGKILL
+    left = {str(kept.run_id)} if while_at == "dropping" else folders() - before
+    assert len(left) == 1
+    assert folders() == before | left
+    upkeep_all()
+    assert folders() == before | left  # its writer may be at it
+    unknown = stores.dataset_folder("3f0e1c52-7a1c-4b37-9f6e-0a4d2f0b6c11")
+    unknown.mkdir()
+    for folder in stores.dataset_folder("").iterdir():
+        aged(folder, by=RETENTION + timedelta(minutes=1))
+    (name,) = left
+    if while_at == "registering":  # a spine of many rows is still being written
+        (stores.dataset_folder(name) / "spine.parquet").touch()
+        upkeep_all()
+        assert name in folders()
+        aged(stores.dataset_folder(name), by=RETENTION + timedelta(minutes=1))
+    upkeep_all()
+    assert folders() == (before - left) | {unknown.name}
+
+
+def folders() -> set[str]:
+    return {path.name for path in stores.dataset_folder("").iterdir()}
+
+
+def aged(folder: Path, *, by: timedelta) -> None:
+    past = (datetime.now(UTC) - by).timestamp()
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (past, past))
+
+
+def test_upkeep_reads_every_manifest_once_for_all_groups(group: FeatureGroup) -> None:
+    made()
+    for number in range(3):
+        make_customer_group(f"group_{number}")
+    with CaptureQueriesContext(connection) as asked:
+        upkeep_all()
+    assert len([query for query in asked if '"manifest"' in query["sql"]]) == 1
 
 
 def test_the_command_makes_lists_rebuilds_and_drops(group: FeatureGroup, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_what_is_trained_with_is_what_is_served_now(hub: Hub) -> None:
     built = build(names, spine_of(*((customer, now) for customer in customers)), statuses=True).to_pylist()
     bare = [name.split(":")[1] for name in names]
     assert [[row[name] for name in bare] for row in built] == online.python_values()
-    assert [[row[f"{name}__status"] for name in bare] for row in built] == online.statuses
+    assert [tuple(row[f"{name}__status"] for name in bare) for row in built] == [*online.statuses]
 
 
 def test_a_pushed_row_that_was_not_drained_yet_is_part_of_the_history(hub: Hub) -> None:

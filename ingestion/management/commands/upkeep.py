@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from catalog.commands import FeaturehubCommand
+from catalog.models import TrainingDataset
 from engine.errors import FeaturehubError
 from ingestion import upkeep
 
@@ -18,10 +19,10 @@ class Command(FeaturehubCommand):
         parser.add_argument("group", nargs="?", help="One group; every one by default.")
 
     def run(self, **options: Any) -> int | None:
-        done, failed = [], 0
+        done, failed, kept_files = [], 0, TrainingDataset.kept_files()
         for group in upkeep.groups(options["group"]):
             try:
-                kept = upkeep.upkeep(group)
+                kept = upkeep.upkeep(group, kept_files=kept_files)
             except FeaturehubError as error:
                 self.stderr.write(f"{group.name}: {error}")
                 failed += 1
@@ -29,6 +30,9 @@ class Command(FeaturehubCommand):
             done.append({"group": group.name, "compacted": kept.compacted, "removed": len(kept.removed)})
             if not options["json"]:
                 self.stdout.write(f"{group.name}: {kept.compacted:,} files put together, {len(kept.removed):,} removed")
+        left = [] if options["group"] else upkeep.remove_left_datasets()
         if options["json"]:
-            self.print_json({"groups": done, "failed": failed})
+            self.print_json({"groups": done, "failed": failed, "datasets_removed": len(left)})
+        elif left:
+            self.stdout.write(f"{len(left):,} folders left of training datasets removed")
         return 1 if failed else None

@@ -251,7 +251,7 @@ def calls(client: redis.Redis) -> dict[str, int]:
 
 @pytest.mark.parametrize("rows", [1, 3, 1_000])
 def test_a_read_of_any_size_is_one_command(store: OnlineStore, redis_clean: redis.Redis, rows: int) -> None:
-    store.ping()  # connected: opening a connection has commands of its own
+    store.read([])  # connected: opening a connection has commands of its own
     before = calls(redis_clean)
     store.read([key(f"C{number}") for number in range(rows)])
     after = calls(redis_clean)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,6 +80,7 @@ def test_the_oracle_agrees_with_the_worked_example() -> None:
 
 
 HISTORIES_PER_SPINE = 5
+STORE = (Field("store_id", INT64),)
 
 
 def random_history(rng: random.Random, step: timedelta, moments: int) -> list[Row]:
@@ -130,7 +133,7 @@ def test_random_tables_give_what_the_oracle_gives(
     for place in range(HISTORIES_PER_SPINE):
         history = random_history(rng, step, moments)
         ttl = rng.choice([None, timedelta(0), step, 2 * step, 3 * step])
-        keys = rng.choice([CUSTOMER, (*CUSTOMER, Field("store_id", INT64))])
+        keys = rng.choice([CUSTOMER, STORE, (*CUSTOMER, *STORE), (*STORE, *CUSTOMER)])
         features, ids = [("value", f"v{place}", INT64)], frozenset({2})
         cut = len(history) // 3
         histories.statistics = rng.random() < 0.7
@@ -280,6 +283,120 @@ def test_groups_of_different_entities_are_joined_side_by_side_in_the_order_asked
         ("gold", 100, None, 1),
     ]
     assert got["pair__status"].to_pylist() == ["NOT_FOUND"] * 3
+
+
+def test_entities_that_share_some_join_keys_are_joined_each_by_its_own(
+    histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    product = (Field("product", STRING),)
+
+    def group(name: str, keys: tuple[Field, ...], *rows: tuple[dict[str, Any], float, int]) -> GroupHistory:
+        stored = [{**row("", day(at), value), **key} for key, at, value in rows]
+        return histories.group(stored, keys=keys, features=[("value", name, INT64)])
+
+    groups = [
+        group("customer", CUSTOMER, ({"customer_id": "a"}, 1, 1), ({"customer_id": "ab"}, 1, 2)),
+        group("store", STORE, ({"store_id": 1}, 1, 10), ({"store_id": 1}, 3, 11), ({"store_id": -1}, 1, 12)),
+        group(
+            "pair",
+            (*CUSTOMER, *STORE),
+            ({"customer_id": "a", "store_id": 1}, 1, 100),
+            ({"customer_id": "ab", "store_id": -1}, 2, 101),
+        ),
+        # keys of two texts, which no separator may run together
+        group(
+            "taste",
+            (*product, *CUSTOMER),
+            ({"product": "b", "customer_id": "a"}, 1, 1000),
+            ({"product": "", "customer_id": "ab"}, 1, 1001),
+        ),
+        group("stock", (*STORE, *product), ({"store_id": 1, "product": "b"}, 1, 10_000)),
+    ]
+    asked = [("a", 1, "b", 2), ("a", 1, "b", 3), ("ab", -1, "", 2), ("a", -1, "ab", 2), ("ab", 1, "b", 1)]
+    spine = pa.table(
+        {
+            "product": [product for _, _, product, _ in asked],
+            "customer_id": [customer for customer, *_ in asked],
+            "event_timestamp": [day(at) for *_, at in asked],
+            "store_id": [store for _, store, *_ in asked],
+        }
+    )
+    got = joined(spine, *groups)
+    assert [tuple(record.values())[4:] for record in got.to_pylist()] == [
+        (1, 10, 100, 1000, 10_000),
+        (1, 11, 100, 1000, 10_000),
+        (2, 12, 101, 1001, None),
+        (1, 12, None, None, None),
+        (2, 10, None, None, 10_000),
+    ]
+
+
+# Time zones: a spine means instants, whatever clock it shows them by
+
+
+#: Both changes of the clocks in 2026, as instants; Lord Howe's go by half an hour.
+CHANGES = {
+    "Europe/Berlin": ("2026-03-29T01:00:00+00:00", "2026-10-25T01:00:00+00:00"),
+    "America/St_Johns": ("2026-03-08T05:30:00+00:00", "2026-11-01T04:30:00+00:00"),
+    "Australia/Lord_Howe": ("2026-04-04T15:00:00+00:00", "2026-10-03T15:30:00+00:00"),
+}
+
+
+def around(change: str, every: timedelta) -> list[datetime]:
+    """Instants from two hours before a change to two hours after it."""
+    begin = datetime.fromisoformat(change) - timedelta(hours=2)
+    return [begin + number * every for number in range(timedelta(hours=4) // every + 1)]
+
+
+@pytest.mark.parametrize("known_at", [False, True], ids=["as of", "as known"])
+@pytest.mark.parametrize(("zone", "unit"), list(zip(CHANGES, ["us", "ns", "s"], strict=True)))
+def test_clocks_that_are_put_back_or_forward_change_no_answer(
+    zone: str, unit: str, known_at: bool, histories: Histories, joined: Callable[..., pa.Table]
+) -> None:
+    """Rows each quarter of an hour that live for 20 minutes, asked each five: near the hour that comes twice, every
+    reading of the clock instead of the instant would give another row, or one that is too old."""
+    instants = [at for change in CHANGES[zone] for at in around(change, timedelta(minutes=5))]
+    clock = [at.astimezone(ZoneInfo(zone)).replace(tzinfo=None) for at in instants]
+    assert 0 < len(clock) - len(set(clock)) <= 12  # the autumn's hour, or half hour, comes twice
+    history = [
+        row("C1", at, number, created=at + timedelta(minutes=number % 7))
+        for number, at in enumerate(at for change in CHANGES[zone] for at in around(change, timedelta(minutes=15)))
+    ]
+    times = pa.array(instants, pa.timestamp("us", "UTC")).cast(pa.timestamp(unit, zone))
+    spine = pa.table({"customer_id": ["C1"] * len(instants), "event_timestamp": times})
+    ttl = timedelta(minutes=20)
+    got = joined(spine, histories.group(history, ttl=ttl), known_at=known_at, statuses=True)
+    asked = [{"customer_id": "C1", "event_timestamp": at} for at in instants]
+    answers = expected(asked, history, keys=["customer_id"], ttl=ttl, known_at=known_at)
+    wanted = [feature_status(answer, "value") for answer in answers]
+    assert list(zip(got["value"].to_pylist(), got["value__status"].to_pylist(), strict=True)) == wanted
+    assert got.select(spine.column_names).equals(spine)
+    twice = [at for at in instants if clock.count(at.astimezone(ZoneInfo(zone)).replace(tzinfo=None)) == 2]
+    values = dict(zip(instants, got["value"].to_pylist(), strict=True))
+    assert len({values[at] for at in twice}) >= len(twice) // 3 > 0
+
+
+def test_equal_instants_in_different_zones_give_equal_answers(
+    histories: Histories, joined: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    moments = around(CHANGES["Europe/Berlin"][1], timedelta(minutes=10))
+    groups = [
+        histories.group(
+            [row("C1", at, place * 100 + n) for n, at in enumerate(moments[::3])], ttl=timedelta(minutes=20)
+        )
+        for place in range(2)
+    ]
+    groups[1] = replace(groups[1], features=(replace(groups[1].features[0], output="other"),))
+    answers = []
+    for zone in ("UTC", "Europe/Berlin", "America/St_Johns", "+05:45"):
+        times = pa.array(moments, pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))
+        spine = pa.table({"customer_id": ["C1"] * len(moments), "event_timestamp": times})
+        pq.write_table(spine, tmp_path / "spine.parquet")
+        got = joined(tmp_path / "spine.parquet", *groups)
+        assert got["event_timestamp"].type == times.type
+        answers.append(got.select(["value", "other"]))
+    assert answers[0]["value"].null_count < len(moments) // 2
+    assert all(answer.equals(answers[0]) for answer in answers)
 
 
 def test_an_order_that_is_not_the_features_is_refused(histories: Histories, joined: Callable[..., pa.Table]) -> None:
