@@ -40,7 +40,7 @@ bench: $(DEV) ## the benchmarks, beside the limit and Feast
 	@$(MAKE) --silent $(FEAST) || true  # without it the table says that it is not there
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-spark: $(SPARK) ## what joining on Spark needs beside Java 17 (450 MB); its tests are skipped without
+spark: $(SPARK) ## what work on a Spark cluster needs beside Java 17 (450 MB); its tests are skipped without
 
 feast: $(FEAST) ## Feast in .venv-feast: its client reads from the hub in a test, its server is what `make bench` measures
 

@@ -200,6 +200,14 @@ class OnlineStoreCold(Unavailable):
     code = "online_store_cold"
 
 
+def error_of(code: str, detail: str) -> FeaturehubError:
+    """The error of that code, as another process told it; of an unknown code RunFailed."""
+    kinds = [FeaturehubError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return next((kind for kind in kinds if kind.code == code), RunFailed)(detail)
+
+
 def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Up to three known names that look like `name`, nearest first.
 

@@ -281,5 +281,8 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
     # Django gives its own logger a handler and keeps it from the root's; here each message goes one way.
-    "loggers": {"django": {"handlers": [], "level": ENVIRONMENT.log_level, "propagate": True}},
+    "loggers": {
+        "django": {"handlers": [], "level": ENVIRONMENT.log_level, "propagate": True},
+        "py4j": {"level": "WARNING"},  # Spark's wire to Java tells of each connection that it closes
+    },
 }
