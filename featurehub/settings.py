@@ -63,6 +63,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "catalog.request_id.request_id_middleware",  # first, so that every answer has an id, refused hosts included
+    "catalog.metrics.metrics_middleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -265,7 +266,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = ENVIRONMENT.tls
 CSRF_COOKIE_SECURE = ENVIRONMENT.tls
 SECURE_SSL_REDIRECT = ENVIRONMENT.tls
-SECURE_REDIRECT_EXEMPT = [r"^health/?$"]  # asked by the machine itself, inside the proxy
+SECURE_REDIRECT_EXEMPT = [r"^(health|healthz|readyz)/?$"]  # asked by the machine itself, inside the proxy
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if ENVIRONMENT.tls else 0
 if ENVIRONMENT.trusts_forwarded_proto:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

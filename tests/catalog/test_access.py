@@ -23,6 +23,9 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 ROUTES: dict[str, tuple[str, dict[str, str | None]]] = {
     "home": ("/", {"GET": None}),
     "health": ("/health", {"GET": None}),
+    "ready": ("/readyz", {"GET": None}),
+    "live": ("/healthz", {"GET": None}),
+    "metrics": ("/metrics", {"GET": "read"}),
     "groups": ("/groups", {"GET": "read"}),
     "features": ("/features", {"GET": "read"}),
     "feature-metadata": ("/features/customer/total/metadata", {"GET": "read"}),

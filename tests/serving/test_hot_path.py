@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import redis
 from django.contrib.auth.models import User
-from django.core import signals
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import close_old_connections
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from tests.serving.conftest import Hub
 
+pytestmark = pytest.mark.usefixtures("one_connection")
+
 C1 = {"customer_id": ["C1"]}
-#: Each answer has an id of its own, and DRF says in every answer what else the address would take.
-NOT_COMPARED = {"X-Request-ID", "Allow"}
+#: Each answer has an id and a time of its own, and DRF says in every answer what else the address would take.
+NOT_COMPARED = {"X-Request-ID", "Server-Timing", "Allow"}
 VECTORS, ONE = "/api/v1/vectors", "/features/customer/C1"
 
 
@@ -43,17 +44,6 @@ class Whole:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[Any]:
         self.asked += 1
         return self.handler(environ, start_response)
-
-
-@pytest.fixture(autouse=True)
-def _one_connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The connection of the test's transaction stays open, as Django's own test client has it."""
-    from serving import hot_path
-
-    monkeypatch.setattr(hot_path, "close_old_connections", lambda: None)
-    signals.request_started.disconnect(close_old_connections)
-    yield
-    signals.request_started.connect(close_old_connections)
 
 
 def environ_of(method: str, path: str, body: bytes = b"", query: str = "", **headers: str) -> dict[str, Any]:
@@ -107,6 +97,7 @@ def assert_equal(short: Answer, whole: Answer) -> None:
     told, wanted = ({n: v for n, v in answer.headers.items() if n not in NOT_COMPARED} for answer in (short, whole))
     assert told == wanted
     assert short.headers["X-Request-ID"]
+    assert re.fullmatch(r"total;dur=[0-9.]+", short.headers["Server-Timing"])
 
 
 def bodies() -> list[Any]:
