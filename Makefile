@@ -9,7 +9,7 @@ FEAST := .venv-feast/.requirements.stamp
 CODE := engine catalog ingestion serving featurehub tests benchmarks examples manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check format bench spark clean
+.PHONY: help run test soak check format bench spark feast clean
 # A recipe that fails leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
@@ -40,7 +40,9 @@ bench: $(DEV) ## the benchmarks, beside the limit and Feast
 	@$(MAKE) --silent $(FEAST) || true  # without it the table says that it is not there
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-spark: $(SPARK) ## what joining on Spark needs beside Java 17 (450 MB); its tests are skipped without
+spark: $(SPARK) ## what work on a Spark cluster needs beside Java 17 (450 MB); its tests are skipped without
+
+feast: $(FEAST) ## Feast in .venv-feast: its client reads from the hub in a test, its server is what `make bench` measures
 
 clean: ## remove what tools cached; .venv and .featurehub stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles

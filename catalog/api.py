@@ -1,107 +1,26 @@
-"""The catalog over HTTP: health, groups, features and their metadata."""
+"""The catalog over HTTP: groups, features and their metadata."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import orjson
-from django.db import Error as DatabaseFailure
-from django.db import connection
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse
-from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog import stores
 from catalog.access import READ, reach, require
-from catalog.models import Feature, FeatureGroup, FeatureType, OfflineDamage, Status
+from catalog.models import Feature, FeatureGroup, FeatureType, Status
 from catalog.openapi import documented, in_path
-from catalog.snapshot import is_current
-from engine.errors import AmbiguousName, NotFound, Problem, Unavailable, near_names
-
-log = logging.getLogger(__name__)
+from engine.errors import AmbiguousName, NotFound, Problem, near_names
 
 
 def json_response(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
     """A JSON answer: int64 as JSON integers, datetimes as RFC 3339 with `Z`."""
     body = orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY)
     return HttpResponse(body, status=status, content_type="application/json", headers=headers or {})
-
-
-class HealthSerializer(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(["healthy", "degraded"])
-    service = serializers.CharField()
-    timestamp = serializers.DateTimeField()
-    down = serializers.ListField(
-        child=serializers.ChoiceField(["database", "online_store"]), required=False, help_text="Only when degraded."
-    )
-    reasons = serializers.DictField(
-        child=serializers.CharField(), required=False, help_text="Why each of these is down; only when degraded."
-    )
-    damaged = serializers.ListField(
-        child=serializers.ChoiceField(["offline_store"]),
-        required=False,
-        help_text="Only when the last scrub found damage; the service goes on.",
-    )
-
-
-class HealthView(APIView):
-    """Whether the stores answer and are whole; needs no key and tells nothing else.
-
-    What is damaged is told with 200: a balancer that took this process out of service would mend nothing.
-    """
-
-    authentication_classes: list[Any] = []
-    permission_classes: list[Any] = []
-
-    @documented("health", answers={200: HealthSerializer, 503: HealthSerializer}, is_open=True)
-    def get(self, request: Request) -> HttpResponse:
-        down = what_is_down()
-        damaged = [] if "database" in down else what_is_damaged()
-        health: dict[str, object] = {
-            "status": "degraded" if down or damaged else "healthy",
-            "service": "featurehub",
-            "timestamp": timezone.now(),
-        }
-        causes: dict[str, object] = {"down": list(down), "reasons": down} if down else {}
-        causes |= {"damaged": damaged} if damaged else {}
-        return json_response(health | causes, status=503 if down else 200)
-
-
-def what_is_down() -> dict[str, str]:
-    """The stores that cannot be relied on now, `database` and `online_store`, and why; no text of theirs."""
-    down = {}
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except DatabaseFailure as error:
-        log.error("the database does not answer: %s", error)
-        down["database"] = "It does not answer."
-    try:
-        if reason := _why_not_online(knows_epoch="database" not in down):
-            down["online_store"] = reason
-    except Unavailable as error:
-        log.error("%s", error.detail)
-        down["online_store"] = "It does not answer."
-    return down
-
-
-def _why_not_online(*, knows_epoch: bool) -> str:
-    """Why the online store cannot be relied on, though it answers; nothing when it can. Raises Unavailable."""
-    state, server = stores.online().state(), stores.online().server()
-    if knows_epoch and not is_current(state):
-        return "It is cold: it is being filled from the offline store."
-    if server is not None and server.evicts_rows:
-        return f"Its Redis evicts rows when memory is short: maxmemory-policy is {server.policy}, not noeviction."
-    return ""
-
-
-def what_is_damaged() -> list[str]:
-    """`offline_store` while the last scrub of some group found damage."""
-    return ["offline_store"] if OfflineDamage.objects.exists() else []
 
 
 class GroupSerializer(serializers.Serializer[Any]):

@@ -151,7 +151,7 @@ class TooManyRequests(FeaturehubError):
     status = 429
     retryable = True
 
-    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+    def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(detail)
 
@@ -211,6 +211,14 @@ class Unavailable(FeaturehubError):
 
 class OnlineStoreCold(Unavailable):
     code = "online_store_cold"
+
+
+def error_of(code: str, detail: str) -> FeaturehubError:
+    """The error of that code, as another process told it; of an unknown code RunFailed."""
+    kinds = [FeaturehubError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return next((kind for kind in kinds if kind.code == code), RunFailed)(detail)
 
 
 def near_names(name: str, known: Iterable[str]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def connected(
     """A database of this call alone (a connection shared by threads fails); its spilled bytes are gone afterwards.
 
     what:         whose work it is, at the beginning of a sentence, for the error.
-    memory_limit: DuckDB's own, 150 MB at the least; the process stays up to some 450 MB above it.
+    memory_limit: DuckDB's own, 150 MB at the least for each thread; the process stays up to some 450 MB above it.
     keeps_order:  whether rows keep the order in which they were inserted, which costs memory.
 
     Raises StorageFull when there is no room to spill into, StorageFailed when nothing can be written there, and

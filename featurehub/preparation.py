@@ -32,6 +32,7 @@ def main() -> None:
 def _prepare() -> dict[str, str]:
     with _step("database"):
         bring_database_up_to_date()
+    forget_requests()
     with _step("static files"):
         call_command("collectstatic", verbosity=0, interactive=False)
     with _step("demo data"):
@@ -45,6 +46,14 @@ def bring_database_up_to_date() -> None:
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", verbosity=0, interactive=False)
+
+
+def forget_requests() -> None:
+    """Remove what web processes counted that are gone: Prometheus takes counters that begin again."""
+    from catalog.metrics import FOLDER  # models exist once Django is set up
+
+    for file in FOLDER.glob("*.db"):
+        file.unlink()
 
 
 def fill_online_store() -> None:

@@ -64,6 +64,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "catalog.request_id.request_id_middleware",  # first, so that every answer has an id, refused hosts included
+    "catalog.metrics.metrics_middleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -226,6 +227,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "catalog.negotiation.Negotiation",
+    "URL_FORMAT_OVERRIDE": None,  # `?format=` is no parameter of ours
     "EXCEPTION_HANDLER": "catalog.problems.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "COERCE_DECIMAL_TO_STRING": False,
@@ -266,7 +269,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = ENVIRONMENT.tls
 CSRF_COOKIE_SECURE = ENVIRONMENT.tls
 SECURE_SSL_REDIRECT = ENVIRONMENT.tls
-SECURE_REDIRECT_EXEMPT = [r"^health/?$"]  # asked by the machine itself, inside the proxy
+SECURE_REDIRECT_EXEMPT = [r"^(health|healthz|readyz)/?$"]  # asked by the machine itself, inside the proxy
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if ENVIRONMENT.tls else 0
 if ENVIRONMENT.trusts_forwarded_proto:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -282,5 +285,8 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
     # Django gives its own logger a handler and keeps it from the root's; here each message goes one way.
-    "loggers": {"django": {"handlers": [], "level": ENVIRONMENT.log_level, "propagate": True}},
+    "loggers": {
+        "django": {"handlers": [], "level": ENVIRONMENT.log_level, "propagate": True},
+        "py4j": {"level": "WARNING"},  # Spark's wire to Java tells of each connection that it closes
+    },
 }

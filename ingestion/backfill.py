@@ -9,38 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
-import pyarrow as pa
+from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from catalog import stores
 from catalog.models import FeatureGroup, Run, RunKind, RunState
+from catalog.schemas import schema_of
 from engine.errors import Conflict, InvalidInput
 from engine.offline.log import LoggedFile
-from engine.offline.table import read_file
-from engine.schema import ACCEPTED, CREATED_TIMESTAMP, DELETED, EVENT_TIMESTAMP, ORDINAL, GroupSchema
+from engine.raw_batch import RawBatch
+from engine.recomputation import read_older
+from engine.schema import GroupSchema
+from engine.spark.installed import require_spark
 from ingestion import drain
+from ingestion.clock import max_clock_skew
 from ingestion.models import SourceFile
-from ingestion.pipeline import ORIGIN
 from ingestion.push import require_writable
-from ingestion.raw_rows import RawBatch
+
+if TYPE_CHECKING:
+    from engine.offline.table import OfflineTable
+    from engine.pipeline import RejectedRows
+    from engine.spark.recomputation import Written
 
 
-def queue_backfill(group: FeatureGroup, *, from_version: int | None = None, by: str = "") -> Run:
+def queue_backfill(
+    group: FeatureGroup, *, from_version: int | None = None, on_spark: bool = False, by: str = ""
+) -> Run:
     """A queued run that computes the group's version over an older one's rows; the one before it by default.
 
     Raises Conflict when that was done already or is under way, or for an archived group, and InvalidInput for a version
-    without rows, naming those that have some, or that is not older.
+    without rows, naming those that have some, or that is not older; and for what Spark cannot do, or where it is not.
     """
     require_writable(group)
+    if on_spark:
+        require_spark()
+        refuse_unique(schema_of(group))
     with transaction.atomic():
         # Until it is queued nobody drops the older version (ingestion/versions.py), and then for its sake.
         FeatureGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
-        return _queue(group, from_version, by)
+        return _queue(group, from_version, on_spark, by)
 
 
-def _queue(group: FeatureGroup, from_version: int | None, by: str) -> Run:
+def _queue(group: FeatureGroup, from_version: int | None, on_spark: bool, by: str) -> Run:
     versions = [version for version in _versions(group) if version < group.version]
     source = max(versions, default=0) if from_version is None else from_version
     if source not in versions:
@@ -52,7 +66,17 @@ def _queue(group: FeatureGroup, from_version: int | None, by: str) -> Run:
     done = group.runs.filter(kind=RunKind.BACKFILL, group_version=group.version, from_version=source)
     if before := done.exclude(state__in=[RunState.FAILED, RunState.DEAD, RunState.CANCELLED]).first():
         raise Conflict(f"Version {group.version} of {group.name} is computed from version {source} by run {before.pk}.")
-    return Run.queue(group, kind=RunKind.BACKFILL, requested_by=by, from_version=source)
+    return Run.queue(group, kind=RunKind.BACKFILL, requested_by=by, from_version=source, on_spark=on_spark)
+
+
+def refuse_unique(schema: GroupSchema) -> None:
+    """Raises InvalidInput naming the features whose values are unique within one run: no executor sees all of it."""
+    unique = [feature.name for feature in schema.features if feature.validation.unique]
+    if unique:
+        raise InvalidInput(
+            f"{', '.join(unique)} of {schema.group} must be unique within one run, and Spark computes each file by "
+            "itself; leave --engine spark out, or take the rule away for the backfill."
+        )
 
 
 def _versions(group: FeatureGroup) -> list[int]:
@@ -100,32 +124,42 @@ class OlderVersion:
         SourceFile.objects.bulk_create(entries, ignore_conflicts=True)
 
     def batches(self, schema: GroupSchema, read: Callable[[int], None]) -> Iterator[RawBatch]:
-        before, given = 0, [column.name for column in schema.given]
-        wanted = [*schema.key_names, EVENT_TIMESTAMP, CREATED_TIMESTAMP, ACCEPTED, ORDINAL, DELETED, *given]
+        before = 0
         for file in self.files:
-            for batch in read_file(self.table.whole(file), wanted):
-                yield from _raw(batch, schema)
+            yield from read_older(self.table, file, schema)
             before += file.size
             read(before)
+
+    def on_spark(
+        self, schema: GroupSchema, target: OfflineTable, *, names: str, watch: Callable[[int, int], None]
+    ) -> Iterator[RejectedRows | Written]:
+        """What became of the same rows on Spark, batch by batch; their files, called `names...`, are beside `target`.
+
+        watch: told each second how many of the tasks that are known of are done; what it raises ends the work.
+        Raises as computing them here does, and RunFailed when Spark cannot finish.
+        """
+        require_spark()
+        refuse_unique(schema)
+        # Here, since a hub that computes on one machine has no pyspark (requirements-spark.txt).
+        from engine.spark.recomputation import Recomputation, recomputed
+        from engine.spark.session import opened
+
+        wanted = Recomputation(
+            older=str(self.table.folder.absolute()),
+            files=tuple(self.files),
+            target=str(target.folder.absolute()),
+            names=names,
+            schema=schema,
+            modules=tuple(settings.FEATUREHUB_FUNCTION_MODULES),
+            run=str(self.run.id),
+            now=timezone.now(),
+            max_skew=max_clock_skew(),
+        )
+        exchange = Path(settings.FEATUREHUB_HOME) / "tmp"
+        yield from recomputed(wanted, session=opened(), temp_directory=exchange, watch=watch)
 
     def require_claim(self) -> None:
         """Nobody else computes this version from that one: the run says so by itself."""
 
     def give_back(self) -> None:
         self.run.source_files.all().delete()
-
-
-def _raw(batch: pa.RecordBatch, schema: GroupSchema) -> Iterator[RawBatch]:
-    """The stored rows as raw ones of the new schema: first those that are there, then the tombstones."""
-    frame = pl.DataFrame(batch)
-    for deleted in (False, True):
-        rows = frame.filter(pl.col(DELETED) == deleted)
-        if rows.is_empty():
-            continue
-        stamps = [pl.col(ACCEPTED), pl.col(ORDINAL), pl.col(CREATED_TIMESTAMP)]
-        origins = rows.select([stamp.alias(name) for stamp, name in zip(stamps, ORIGIN, strict=True)]).cast(ORIGIN)  # type: ignore[arg-type]
-        renamed = rows.rename({EVENT_TIMESTAMP: schema.event_timestamp})
-        if schema.created_timestamp:
-            renamed = renamed.rename({CREATED_TIMESTAMP: schema.created_timestamp})
-        raw = RawBatch(renamed.to_arrow(), "typed", origins, is_deleted=deleted)
-        yield raw.fitted(schema.raw_names)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -25,19 +25,19 @@ from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.runs import Lease
 from catalog.schemas import current_schema, transformer
 from engine import faults
-from engine.conform import Conformed, check_columns
+from engine.conform import check_columns
 from engine.errors import Conflict, InvalidSource, LeaseLost, RunFailed, Unavailable
 from engine.offline.files import DataFile
 from engine.offline.storage import storage_errors
+from engine.pipeline import Pipeline, Place, RejectedRows, compute
+from engine.raw_batch import RawBatch
 from engine.schema import GroupSchema
-from engine.violations import Violation
 from ingestion import materialize, sources
 from ingestion.backfill import OlderVersion
+from ingestion.clock import max_clock_skew
 from ingestion.models import SourceFile
-from ingestion.pipeline import Pipeline, Place, Processed, stamped, without_values
 from ingestion.push import require_writable
 from ingestion.quarantine import Quarantine
-from ingestion.raw_rows import RawBatch
 from ingestion.replay import Rejected
 from ingestion.sources import Content
 from ingestion.supply import Supply
@@ -99,6 +99,7 @@ class _Attempt:
         self.table = stores.offline(self.run.group.name, self.run.group_version)
         self.supply: Supply = _SUPPLIES.get(self.run.kind, Files)(self.run)
         self.quarantine = Quarantine(self.run)
+        self.names = f"run-{self.run.id}-{self.lease.token}-"
 
     def carry_out(self) -> None:
         faults.hit("run.after_claim")
@@ -123,7 +124,7 @@ class _Attempt:
     def has_succeeded_elsewhere(self) -> bool:
         """Leave the run to whom it belongs now, without a trace of this attempt; whether that one landed it."""
         if not self.commits:
-            self.table.discard(self.files)
+            self._discard_files()
         self.quarantine.discard()
         self.run.refresh_from_db()
         return self.run.state == RunState.SUCCEEDED
@@ -133,7 +134,7 @@ class _Attempt:
         if self.commits and runs.has_landed(self.run):
             self.lease.succeed(f"Committed offline; then: {error}", landed=True)
             return
-        self.table.discard(self.files)
+        self._discard_files()
         self.quarantine.discard()
         faults.hit("run.before_fail")
         with transaction.atomic():
@@ -154,10 +155,41 @@ class _Attempt:
         self.noted: Counter[tuple[str, str, str]] = Counter()
         self.reported_at = timezone.now()
         try:
-            for batch in self.supply.batches(schema, self._count_bytes):
-                self._write_batch(batch, schema)
+            if isinstance(self.supply, OlderVersion) and self.run.on_spark:
+                self._take_from_spark(self.supply, schema)
+            else:
+                for batch in self.supply.batches(schema, self._count_bytes):
+                    self._write_batch(batch, schema)
         finally:
             self.quarantine.close()
+
+    def _take_from_spark(self, supply: OlderVersion, schema: GroupSchema) -> None:
+        """The same, of rows that executors compute and files that they write."""
+        run = self.run
+        for answer in supply.on_spark(schema, self.table, names=self.names, watch=self._watch):
+            self.lease.check()
+            if isinstance(answer, RejectedRows):
+                self.quarantine.keep(replace(answer, numbers=[run.rows_read + number for number in answer.numbers]))
+                continue
+            self.noted.update(answer.noted)
+            if answer.file:
+                self.files.append(answer.file)
+                faults.hit("run.after_file")
+            self._report(answer.rows, answer.file.rows if answer.file else 0)
+        self._count_bytes(run.bytes_total)
+        # What attempts of tasks wrote that were lost or too late.
+        self.table.discard_named(self.names, keep=[file.name for file in self.files])
+
+    def _watch(self, done: int, tasks: int) -> None:
+        self.run.bytes_read = self.run.bytes_total * done // max(tasks, 1)
+        self.lease.report()
+        self.progress(self.run)
+
+    def _discard_files(self) -> None:
+        """Take away what this attempt has written; executors have written more than they have answered, maybe."""
+        self.table.discard(self.files)
+        if self.run.on_spark:
+            self.table.discard_named(self.names)
 
     def _count_bytes(self, read: int) -> None:
         self.run.bytes_read = read
@@ -165,30 +197,22 @@ class _Attempt:
     def _write_batch(self, batch: RawBatch, schema: GroupSchema) -> None:
         run = self.run
         self.lease.check()
-        processed = self._process(batch.conformed(schema), schema, is_deleted=batch.is_deleted)
-        self.quarantine.add(batch, processed.rejected, first_row=run.rows_read)
-        self._note(processed.noted)
-        place = self._place(batch)
-        offline = stamped(processed.accepted, schema, place, run=str(run.id), deleted=batch.is_deleted)
-        name = f"run-{run.id}-{self.lease.token}-{len(self.files):05}"
+        now, max_skew = timezone.now(), max_clock_skew()
+        computed = compute(batch, self.pipeline, self._place(batch), run=str(run.id), now=now, max_skew=max_skew)
+        self.quarantine.add(batch, computed.rejected, first_row=run.rows_read)
+        for violation in computed.noted:
+            self.noted[violation.column, violation.rule, violation.detail] += len(violation.rows)
+        offline, name = computed.offline, f"{self.names}{len(self.files):05}"
         if len(offline):
             self.files.append(self.table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names))
             faults.hit("run.after_file")
         self._report(len(batch), len(offline))
 
-    def _process(self, conformed: Conformed, schema: GroupSchema, *, is_deleted: bool) -> Processed:
-        if is_deleted:
-            return Processed(without_values(conformed.frame, schema), conformed.violations, [])
-        return self.pipeline.process(conformed)
-
     def _place(self, batch: RawBatch) -> Place:
         if batch.origins is None:
-            return Place.of_acceptance(self.run.acceptance, first_ordinal=self.run.rows_read)
+            acceptance = self.run.acceptance
+            return Place.of_acceptance(acceptance.pk, acceptance.accepted_at, first_ordinal=self.run.rows_read)
         return Place.of_origins(batch.origins)
-
-    def _note(self, violations: Iterable[Violation]) -> None:
-        for violation in violations:
-            self.noted[violation.column, violation.rule, violation.detail] += len(violation.rows)
 
     def _report(self, read: int, accepted: int) -> None:
         run = self.run

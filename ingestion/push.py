@@ -18,11 +18,11 @@ from catalog.schemas import Local
 from catalog.writable import WritableGroup
 from engine import faults
 from engine.errors import Conflict, FeaturehubError, SchemaMoved, Unavailable
+from engine.pipeline import Place, stamped
 from engine.schema import GroupSchema
 from ingestion import materialize, push_rows
 from ingestion.idempotency import Repeatable
 from ingestion.models import IdempotencyKey, PushBatch
-from ingestion.pipeline import Place, stamped
 from ingestion.push_rows import Computed, Rows
 from ingestion.quarantine import Quarantine
 
@@ -180,7 +180,7 @@ def _stamped(computed: Computed, schema: GroupSchema, acceptance: Acceptance) ->
     return stamped(
         computed.accepted,
         schema,
-        Place.of_acceptance(acceptance, first_ordinal=0),
+        Place.of_acceptance(acceptance.pk, acceptance.accepted_at, first_ordinal=0),
         run=f"push:{acceptance.pk}",
         deleted=computed.deleted,
     )

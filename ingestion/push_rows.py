@@ -15,11 +15,12 @@ from catalog.schemas import Local, transformer
 from catalog.writable import WritableGroup
 from engine.conform import Conformed, conform_rows, conform_table
 from engine.errors import InvalidRows, Problem
+from engine.pipeline import Pipeline, without_values
+from engine.raw_batch import RawBatch
 from engine.schema import GroupSchema
 from engine.violations import Violation
+from ingestion.clock import max_clock_skew
 from ingestion.models import PushBatch
-from ingestion.pipeline import Pipeline, max_clock_skew, without_values
-from ingestion.raw_rows import RawBatch
 
 #: Problems named in one refusal; the rest are counted.
 NAMED_PROBLEMS = 20

@@ -19,10 +19,11 @@ from catalog import stores
 from catalog.models import Run
 from engine.offline.table import fsync_folder
 from engine.parquet import open_parquet
+from engine.pipeline import RejectedRows, rejected_rows
+from engine.raw_batch import RawBatch
 from engine.violations import Violation
 from ingestion.models import QuarantinedRule
-from ingestion.pipeline import first_of_each_row
-from ingestion.raw_rows import DurableFile, RawBatch, RawFile
+from ingestion.raw_rows import DurableFile, RawFile
 
 SAMPLES_PER_RULE = 20
 ROWS_AT_ONCE = 4_096
@@ -67,24 +68,25 @@ class Quarantine:
 
     def add(self, batch: RawBatch, violations: Sequence[Violation], *, first_row: int) -> None:
         """Keep the rows of `batch` that the violations name, each under the first rule it broke."""
-        for violation in first_of_each_row(violations):
-            positions = violation.rows.to_list()
-            rejected = batch.take(positions)
-            payloads = _payloads_of(rejected)
-            numbers = [first_row + row for row in positions]
-            self._write(violation, numbers, payloads)
-            self._raw.add(rejected, numbers, column=violation.column, rule=violation.rule)
-            self._count(violation, numbers, payloads)
+        for rejected in rejected_rows(batch, violations, first_row=first_row):
+            self.keep(rejected)
 
-    def _write(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
-        why = [[text] * len(numbers) for text in (violation.column, violation.rule, violation.detail)]
-        self._payloads.write(pa.table([*why, numbers, payloads], schema=PAYLOADS))
+    def keep(self, rejected: RejectedRows) -> None:
+        """Keep rows that broke one rule, under their numbers in the run."""
+        payloads = _payloads_of(rejected.batch)
+        self._write(rejected, payloads)
+        self._raw.add(rejected.batch, rejected.numbers, column=rejected.column, rule=rejected.rule)
+        self._count(rejected, payloads)
 
-    def _count(self, violation: Violation, numbers: list[int], payloads: list[str]) -> None:
-        key = (violation.column, violation.rule)
+    def _write(self, rejected: RejectedRows, payloads: list[str]) -> None:
+        why = [[text] * len(payloads) for text in (rejected.column, rejected.rule, rejected.detail)]
+        self._payloads.write(pa.table([*why, rejected.numbers, payloads], schema=PAYLOADS))
+
+    def _count(self, rejected: RejectedRows, payloads: list[str]) -> None:
+        key, numbers = (rejected.column, rejected.rule), rejected.numbers
         self.rows += len(numbers)
         self._counts[key] += len(numbers)
-        self._details.setdefault(key, violation.detail)
+        self._details.setdefault(key, rejected.detail)
         samples = self._samples.setdefault(key, [])
         room = SAMPLES_PER_RULE - len(samples)
         samples += [{"row": n, "payload": p[:2000]} for n, p in zip(numbers[:room], payloads, strict=False)]

@@ -10,11 +10,12 @@ import polars as pl
 
 from catalog.models import Run
 from engine.errors import Conflict
+from engine.pipeline import ORIGIN
+from engine.raw_batch import RawBatch
 from engine.schema import GroupSchema
 from ingestion.models import QuarantinedRow, QuarantinedRule
-from ingestion.pipeline import ORIGIN
 from ingestion.quarantine import raw_file
-from ingestion.raw_rows import RawBatch, Record, gathered, read_records
+from ingestion.raw_rows import Record, gathered, read_records
 from ingestion.sources import ROWS_PER_BATCH
 
 

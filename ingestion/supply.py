@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from engine.raw_batch import RawBatch
 from engine.schema import GroupSchema
-from ingestion.raw_rows import RawBatch
 
 
 class Supply(Protocol):

@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
 from rest_framework import renderers, serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -21,23 +22,32 @@ from catalog.snapshot import FeatureSnapshot
 from engine.errors import InvalidInput, Problem, near_names
 from engine.status import STATUSES
 from serving import arrow, vectors
-from serving.lookup import read_entity
+from serving.lookup import key_columns, read_entity
 from serving.rights import for_caller
 from serving.vectors import MakePlan, Vectors, rfc3339
 
 INCLUDES = ("statuses", "event_timestamps")
+AS_ARROW = (200, arrow.MEDIA_TYPE)
 INT64 = ("string", "number")
 INT64_PARAMETER = in_query("int64", "`string`: int64 values as texts, for numbers that end at 2^53.", enum=INT64)
 
 
+class ArrowRenderer(renderers.BaseRenderer):
+    """Stands for the Arrow stream while DRF looks what the caller accepts; the view writes it itself."""
+
+    media_type = arrow.MEDIA_TYPE
+    format = "arrow"
+
+
 class EntityVectorView(APIView):
-    """`GET /features/<entity>/<id>`: a flat object of the asked features, in the order asked."""
+    """`GET /features/<entity>/<id>`: a flat object of the asked features, in the order asked; Arrow by `Accept`."""
 
     scopes = {"GET": READ}
+    renderer_classes = [renderers.JSONRenderer, ArrowRenderer]
 
     @documented(
         "entity_vector",
-        answers={200: {"type": "object", "additionalProperties": True}},
+        answers={200: {"type": "object", "additionalProperties": True}, AS_ARROW: OpenApiTypes.BINARY},
         problems=[400, 404, 409, 410, 503],
         parameters=[
             in_path("entity", "An entity, or else a group."),
@@ -59,10 +69,20 @@ class EntityVectorView(APIView):
             service=query.get("feature_service"),
             caller=request.user,
         )
+        headers = deprecation_headers(found.plan.deprecated)
+        if isinstance(request.accepted_renderer, ArrowRenderer):
+            return _arrow_response(found, key_columns(id, found.plan), INCLUDES if "include" in query else (), headers)
         values = found.json_values(int64_as_string=query.get("int64") == "string")[0]
         flat = dict(zip(labels, values, strict=True))
         answer = _with_meta(entity, id, flat, found, labels) if query.get("include") == "meta" else flat
-        return json_response(answer, headers=deprecation_headers(found.plan.deprecated))
+        return json_response(answer, headers=headers)
+
+
+def _arrow_response(
+    found: Vectors, entities: Mapping[str, Sequence[object]], include: Sequence[str], headers: dict[str, str]
+) -> HttpResponse:
+    body = arrow.stream(found, entities, include=include)
+    return HttpResponse(body, content_type=arrow.MEDIA_TYPE, headers=headers)
 
 
 def _query(request: Request) -> dict[str, str]:
@@ -131,13 +151,6 @@ class VectorsSerializer(serializers.Serializer[Any]):
     )
 
 
-class ArrowRenderer(renderers.BaseRenderer):
-    """Stands for the Arrow stream while DRF looks what the caller accepts; the view writes it itself."""
-
-    media_type = arrow.MEDIA_TYPE
-    format = "arrow"
-
-
 class VectorsView(APIView):
     """`POST /api/v1/vectors`: many entities, features of one service or of a list; JSON, or Arrow by `Accept`."""
 
@@ -146,7 +159,7 @@ class VectorsView(APIView):
 
     @documented(
         "vectors",
-        answers={200: VectorsSerializer},
+        answers={200: VectorsSerializer, AS_ARROW: OpenApiTypes.BINARY},
         problems=[400, 409, 410, 413, 503],
         parameters=[INT64_PARAMETER],
         body=VectorsBodySerializer,
@@ -157,8 +170,7 @@ class VectorsView(APIView):
         found = vectors.read(for_caller(request.user, asked.make_plan), asked.entities)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
-            body = arrow.stream(found, asked.entities, include=asked.include)
-            return HttpResponse(body, content_type=arrow.MEDIA_TYPE, headers=headers)
+            return _arrow_response(found, asked.entities, asked.include, headers)
         return json_response(_columnar(found, asked, int64_as_string=as_string), headers=headers)
 
 
@@ -181,7 +193,7 @@ def parse_request(body: dict[str, Any]) -> VectorsRequest:
     entities = body["entities"]
     if not isinstance(entities, dict) or not all(isinstance(column, list) for column in entities.values()):
         raise InvalidInput('entities is an object of columns, one per join key: {"customer_id": ["C1", "C2"]}.')
-    return VectorsRequest(_make_plan(service, features), entities, include)
+    return VectorsRequest(make_plan(service, features), entities, include)
 
 
 def _columnar(found: Vectors, asked: VectorsRequest, *, int64_as_string: bool) -> dict[str, Any]:
@@ -197,7 +209,8 @@ def _columnar(found: Vectors, asked: VectorsRequest, *, int64_as_string: bool) -
     return answer
 
 
-def _make_plan(service: object, features: object) -> MakePlan:
+def make_plan(service: object, features: object) -> MakePlan:
+    """The plan of a body's service or feature list; raises InvalidInput for what is neither."""
     if isinstance(service, str):
         return vectors.of_service(service)
     if service is not None:

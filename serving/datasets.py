@@ -38,7 +38,7 @@ from engine.schema import EVENT_TIMESTAMP, Field
 from serving import spines, training
 from serving.manifest import Manifest, differences
 from serving.splits import COLUMN, Split
-from serving.training import Asked
+from serving.training import Asked, Engine, Follow
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,15 @@ def register(
     known_at: bool = False,
     statuses: bool = False,
     split: Split | None = None,
+    engine: Engine = "duckdb",
     by: str = "",
 ) -> TrainingDataset:
     """A dataset to be made by a queued run, its spine kept; see `hand_over` and `execute`. A split is a column of it.
 
     Raises Conflict for a name that is taken, InvalidSpine for a spine that cannot be joined, naming each problem, and
-    what a read of the features raises: all of it before anything is kept.
+    what a read of the features raises, InvalidInput for an engine that is not here: all of it before anything is kept.
     """
+    training.require_engine(engine)
     _check_name(name)
     parquet, keys = training.checked_spine(asked, spine, event_timestamp=event_timestamp, statuses=statuses)
     if split and COLUMN in spines.columns_of(parquet):
@@ -69,7 +71,7 @@ def register(
         written = _keep_spine(Spine.of(parquet, event_timestamp), split, keys)
     try:
         with transaction.atomic():
-            run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by)
+            run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by, on_spark=engine == "spark")
             dataset = TrainingDataset.objects.create(
                 name=name,
                 run=run,
@@ -175,7 +177,7 @@ def _make(run: Run, lease: Lease, progress: Callable[[Run], None]) -> None:
         known_at=dataset.known_at,
         statuses=dataset.statuses,
     )
-    manifest = training.write(recipe, spine, output, follow=follow)
+    manifest = training.write(recipe, spine, output, follow=follow, engine="spark" if run.on_spark else "duckdb")
     try:
         with transaction.atomic():
             lease.hold()
@@ -204,15 +206,18 @@ def data_file(dataset: TrainingDataset) -> Path:
     return stores.dataset_folder(str(dataset.run_id)) / dataset.file
 
 
-def rebuild(dataset: TrainingDataset, output: Path) -> Manifest:
-    """Make the dataset again from its manifest, into a file of the caller; the new manifest, which has the same hash.
+def rebuild(
+    dataset: TrainingDataset, output: Path, *, engine: Engine = "duckdb", follow: Follow = lambda _: None
+) -> Manifest:
+    """Make the dataset again from its manifest, into a file of the caller; the new manifest, which has the same hash,
+    whatever engine made it first.
 
     Raises RunFailed saying what differs (the file is kept, for comparing), CorruptData when a file of the history is
     missing or damaged, and Conflict when the dataset was never made.
     """
     spine = data_file(dataset).with_name("spine.parquet")
     old = Manifest.from_json(dataset.manifest or {})
-    new = training.write(old.recipe, spine, output)
+    new = training.write(old.recipe, spine, output, follow=follow, engine=engine)
     if different := differences(old, new):
         raise RunFailed(f"{dataset.name} came out differently: {'; '.join(different)}.")
     return new

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 from django.db import transaction
@@ -28,7 +28,7 @@ from serving import arrow, datasets, spines
 from serving.plan import Plan
 from serving.rights import require_personal
 from serving.splits import Split
-from serving.training import Asked
+from serving.training import Asked, Engine
 
 PARQUET = "application/vnd.apache.parquet"
 NAME = in_path("name", "The dataset's name.")
@@ -65,6 +65,8 @@ class DatasetBodySerializer(serializers.Serializer[Any]):
         required=False, help_text='A column `split`: {"at": [time, ...]} or {"fractions": [0.8, 0.2], "seed": "..."}.'
     )
 
+    engine = serializers.ChoiceField(get_args(Engine), required=False, help_text="What joins: duckdb, or spark.")
+
 
 class DatasetsView(APIView):
     """`POST /api/v1/training-datasets`: have one made in the background; `GET`: all, newest first."""
@@ -92,11 +94,13 @@ class DatasetsView(APIView):
 
 
 def _registered(body: dict[str, Any], *, caller: AnyCaller) -> TrainingDataset:
-    optional = {"feature_service", "features", "event_timestamp", "known_at", "statuses", "split"}
+    optional = {"feature_service", "features", "event_timestamp", "known_at", "statuses", "split", "engine"}
     require_keys(body, required={"name", "spine"}, optional=optional)
     for name, kind in {"name": str, "event_timestamp": str, "known_at": bool, "statuses": bool}.items():
         if name in body and not isinstance(body[name], kind):
             raise InvalidInput(f"{name} is {'true or false' if kind is bool else 'a text'}; got {body[name]!r}.")
+    if body.get("engine", "duckdb") not in get_args(Engine):
+        raise InvalidInput(f"engine is one of {', '.join(get_args(Engine))}; got {body['engine']!r}.")
     asked = _asked(body.get("feature_service"), body.get("features"))
     plan = asked.make_plan()(snapshot.load())
     require(caller, WRITE, plan.group_names)
@@ -109,6 +113,7 @@ def _registered(body: dict[str, Any], *, caller: AnyCaller) -> TrainingDataset:
         known_at=body.get("known_at", False),
         statuses=body.get("statuses", False),
         split=Split.from_json(body["split"]) if body.get("split") is not None else None,
+        engine=body.get("engine", "duckdb"),
         by=str(caller),
     )
 

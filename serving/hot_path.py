@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from time import perf_counter
 from typing import Any, cast
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
@@ -24,6 +26,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.views import APIView
 
 from catalog.access import ApiKeyAuthentication, HasScope
+from catalog.metrics import observe, server_timing
 from catalog.problems import exception_handler
 from catalog.request_id import with_request_id
 from serving.urls import urlpatterns
@@ -50,15 +53,21 @@ class HotPath:
         self._added: dict[bool, list[tuple[str, str]] | None] = {}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[Any]:
+        began = perf_counter()
         request = _hot_request(environ)
         added = request and self._headers_of_security(request)
         if request is None or added is None:
             return self._django(environ, start_response)
         close_old_connections()  # a key that is not known yet and a changed catalog are looked up in the database
         response, request_id = with_request_id(environ.get("HTTP_X_REQUEST_ID", ""), partial(_call, request))
-        body = response.content
-        own = [("X-Request-ID", request_id), ("Content-Length", str(len(body)))]
-        start_response(f"{response.status_code} {response.reason_phrase}", [*response.items(), *added, *own])
+        body, status, seconds = response.content, response.status_code, perf_counter() - began
+        observe(request.route, environ["REQUEST_METHOD"], status, seconds)
+        own = [
+            ("X-Request-ID", request_id),
+            ("Server-Timing", server_timing(seconds)),
+            ("Content-Length", str(len(body))),
+        ]
+        start_response(f"{status} {response.reason_phrase}", [*response.items(), *added, *own])
         return [body]
 
     def _headers_of_security(self, request: HttpRequest) -> list[tuple[str, str]] | None:
@@ -76,6 +85,7 @@ class _HotRequest(WSGIRequest):
     """A request with what a hot view's method reads beside what Django gives it."""
 
     user: Any
+    route: str
     view: APIView
     arguments: dict[str, Any]
     accepted_renderer: BaseRenderer
@@ -86,7 +96,7 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
     start, route = _ROUTES.get(environ["REQUEST_METHOD"], ("", None))
     if route is None or not environ["PATH_INFO"].startswith(start):
         return None
-    if "HTTP_AUTHORIZATION" not in environ and "HTTP_COOKIE" in environ:
+    if "HTTP_AUTHORIZATION" not in environ and ("HTTP_COOKIE" in environ or not settings.FEATUREHUB_ANONYMOUS_READS):
         return None
     request = _HotRequest(dict(environ))  # a copy, since Django decodes the path in it
     match = route.pattern.match(request.path_info[1:])
@@ -94,7 +104,8 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
     renderer = _renderer(view, environ.get("HTTP_ACCEPT", "*/*"))
     if match is None or renderer is None or not _has_allowed_host(request):
         return None
-    request.view, request.arguments, request.accepted_renderer = view, match[2], renderer
+    request.route, request.view, request.arguments = str(route.name), view, match[2]
+    request.accepted_renderer = renderer
     return request
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from catalog.access import AnyCaller
 from catalog.models import Status
@@ -35,13 +36,15 @@ def read_entity(
         key = ("entity", entity, features, service)
         return remembered(key, catalog, lambda catalog: _features_of_entity(entity, asked, service, catalog))
 
-    def columns(plan: Plan) -> Mapping[str, Sequence[object]]:
-        return {key.name: [value] for key, value in zip(plan.keys, parse_id(id, plan.keys), strict=True)}
-
-    found = vectors.read(for_caller(caller, make_plan) if caller else make_plan, columns)
+    found = vectors.read(for_caller(caller, make_plan) if caller else make_plan, partial(key_columns, id))
     if found.plan.features and set(found.statuses[0]) == {NOT_FOUND}:
         raise EntityNotFound(f"There is no row of {entity} {id!r} in the asked groups.")
     return found, asked or labels_of(found.plan.features)
+
+
+def key_columns(id: str, plan: Plan) -> Mapping[str, Sequence[object]]:
+    """The join keys of one id as columns of one value; raises InvalidInput for what is no id of the entity."""
+    return {key.name: [value] for key, value in zip(plan.keys, parse_id(id, plan.keys), strict=True)}
 
 
 def _features_of_entity(

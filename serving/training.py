@@ -25,6 +25,7 @@ from engine.pointintime import duckdb
 from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
 from engine.pointintime.spine import Spine, check_spine
 from engine.schema import EVENT_TIMESTAMP, Field
+from engine.spark.installed import require_spark
 from engine.status import NOT_FOUND
 from serving import spines
 from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
@@ -34,6 +35,8 @@ from serving.vectors import MakePlan, of_features, of_service
 MEMORY_LIMIT = "2GB"
 
 Engine = Literal["duckdb", "spark"]
+#: Called with the rows of each batch that was made, and with None when the join came further; see `write`.
+Follow = Callable[[int | None], None]
 #: A join that answers its result and the engine's name.
 Join = Callable[..., tuple[Any, str]]
 
@@ -87,12 +90,18 @@ def latest(asked: Asked, when: datetime, *, statuses: bool = False) -> pa.Table:
     return joined.filter(found) if statuses else joined.filter(found).drop_columns(told)
 
 
+def require_engine(engine: Engine) -> None:
+    """Raises InvalidInput, saying what to install, for an engine that is not here: to be asked before any work."""
+    if engine == "spark":
+        require_spark()
+
+
 def write(
     recipe: Recipe,
     spine: pa.Table | Path,
     output: Path,
     *,
-    follow: Callable[[int | None], None] = lambda _: None,
+    follow: Follow = lambda _: None,
     engine: Engine = "duckdb",
 ) -> Manifest:
     """Write the dataset of a recipe to a Parquet file, which appears whole or not at all; its manifest.
@@ -100,8 +109,9 @@ def write(
     With "spark" the join is done by this process's Spark session, which is made by Spark's own settings if there is
     none; every engine makes the same rows.
 
-    `follow` is called with the rows of each batch that was made, and with None after each group was joined; what it
-    raises ends the work. Raises as `build` does, and CorruptData when a file of the history is not there any more.
+    `follow` is called with the rows of each batch that was made, and with None whenever the join came further: after
+    each group, on Spark each second. What it raises ends the work. Raises as `build` does, CorruptData when a file of
+    the history is not there any more, and InvalidInput for an engine that is not here.
     """
     if not output.parent.is_dir():
         raise InvalidInput(f"There is no folder {output.parent} to write {output.name} into.")
@@ -114,6 +124,7 @@ def write(
             content.update(batch)
         follow(None if batch is None else batch.num_rows)
 
+    require_engine(engine)
     join = _on_spark if engine == "spark" else _on_duckdb
     rows, made_by = _join(recipe, spine, join, output=output, follow=follow_both)
     schema = pq.read_schema(output)
@@ -153,16 +164,11 @@ def _on_duckdb(*asked: Any, **how: Any) -> tuple[Any, str]:
 
 
 def _on_spark(*asked: Any, **how: Any) -> tuple[Any, str]:
-    try:
-        # Here, since a hub that joins on one machine has no pyspark (requirements-spark.txt).
-        from pyspark.sql import SparkSession
+    # Here, since a hub that joins on one machine has no pyspark (requirements-spark.txt).
+    from engine.pointintime import spark
+    from engine.spark.session import opened
 
-        from engine.pointintime import spark
-    except ImportError as error:
-        raise InvalidInput(
-            f"Spark is not installed here ({error}); requirements-spark.txt says what it needs."
-        ) from error
-    return spark.join(*asked, session=SparkSession.builder.getOrCreate(), **how), spark.ENGINE
+    return spark.join(*asked, session=opened(), **how), spark.ENGINE
 
 
 def plan(

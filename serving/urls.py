@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from django.urls import re_path
 
-from serving import api, datasets_api
+from serving import api, datasets_api, feast
 
 urlpatterns = [
     re_path(r"^features/(?P<entity>[^/]+)/(?P<id>[^/]+)/?$", api.EntityVectorView.as_view(), name="entity-vector"),
     re_path(r"^api/v1/vectors/?$", api.VectorsView.as_view(), name="vectors"),
+    re_path(r"^feast/get-online-features/?$", feast.FeastVectorsView.as_view(), name="feast-vectors"),
+    re_path(r"^feast/health/?$", feast.FeastHealthView.as_view(), name="feast-health"),
     re_path(r"^api/v1/training-datasets/?$", datasets_api.DatasetsView.as_view(), name="training-datasets"),
     re_path(
         r"^api/v1/training-datasets/(?P<name>[^/]+)/?$", datasets_api.DatasetView.as_view(), name="training-dataset"

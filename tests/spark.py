@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pytest
+
 INSTALLED = importlib.util.find_spec("pyspark") is not None
 #: The processes at both ends are small, and nothing but this machine can reach them.
 SETTINGS = {
@@ -32,6 +35,19 @@ def missing() -> str:
     if not INSTALLED:
         return "pyspark is not installed: `make spark` installs it"
     return "" if shutil.which("java") else "Spark needs Java 17, which is not on the PATH"
+
+
+def hide_java(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have this process find no Java, as on a machine without one."""
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def of_commands(folder: Path) -> dict[str, str]:
+    """The environment in which a command's own Spark works as such: in its process, by settings in `folder`."""
+    defaults = {**SETTINGS, "spark.master": "local[2]", "spark.local.dir": str(folder)}
+    (folder / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in defaults.items()))
+    return {"SPARK_CONF_DIR": str(folder), "SPARK_LOCAL_IP": "127.0.0.1"}
 
 
 @contextmanager
@@ -56,3 +72,10 @@ def running() -> Iterator[Any]:
                 os.environ.pop(name)
                 if value is not None:
                     os.environ[name] = value
+
+
+def executors() -> list[psutil.Process]:
+    """The processes of this session's executors."""
+    below = psutil.Process().children(recursive=True)
+    words = {process: process.as_dict(["cmdline"], ad_value=[])["cmdline"] for process in below}  # none of a zombie
+    return [process for process in below if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in words[process]]

@@ -11,9 +11,10 @@ Every page has a home of its own, a copy of one into which the demo was loaded, 
     ```json      is JSON.
 
 Comments before a block, which no reader sees: `<!-- file: shop.yaml -->` also writes the block into the page's
-folder; `<!-- not run: why -->` leaves it alone. `<!-- home: empty -->` anywhere gives a page a home without a database.
-`$FEATUREHUB_API_KEY` holds a key that reads and writes. Where a command asks 127.0.0.1:8000, a web server is started
-for the page on a free port, which stands in for that one. `text`, `mermaid`, `sql` and `hex` blocks are not run.
+folder; `<!-- not run: why -->` leaves it alone, and `<!-- needs: spark -->` does so where there is no Spark.
+`<!-- home: empty -->` anywhere gives a page a home without a database. `$FEATUREHUB_API_KEY` holds a key that reads and
+writes. Where a command asks 127.0.0.1:8000, a web server is started for the page on a free port, which stands in for
+that one. `text`, `mermaid`, `sql` and `hex` blocks are not run.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from featurehub import private_redis
 from featurehub.environment import PROJECT
 from ingestion import urls as ingestion_urls
 from serving import urls as serving_urls
+from tests import spark
 
 DOCS = PROJECT / "docs"
 README = PROJECT / "README.md"
@@ -113,6 +115,8 @@ class Block:
 
     @property
     def is_run(self) -> bool:
+        if "<!-- needs: spark -->" in self.comments and spark.missing():
+            return False
         return self.language in RUN and "<!-- not run: " not in self.comments
 
     def commands(self) -> Iterator[tuple[str, str]]:
@@ -175,7 +179,7 @@ class Template:
 
 def variables(home: Path) -> dict[str, str]:
     """A clean environment of the embedded stack in `home`, as a developer's shell has it with the venv active."""
-    kept = {name: text for name, text in os.environ.items() if name in {"HOME", "LANG", "TMPDIR"}}
+    kept = {name: text for name, text in os.environ.items() if name in {"HOME", "JAVA_HOME", "LANG", "TMPDIR"}}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**kept, "PATH": path, "FEATUREHUB_HOME": str(home), "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
 
@@ -209,7 +213,10 @@ class Session:
     def shell(self) -> subprocess.Popen[str]:
         (self.folder / "manage.py").symlink_to(PROJECT / "manage.py")
         (self.folder / "examples").symlink_to(PROJECT / "examples")
-        started = self._start(["/bin/bash", "--noprofile", "--norc"], variables(self.home), stderr=subprocess.STDOUT)
+        settings = self.folder.parent / "spark"
+        settings.mkdir()
+        environment = variables(self.home) | spark.of_commands(settings)
+        started = self._start(["/bin/bash", "--noprofile", "--norc"], environment, stderr=subprocess.STDOUT)
         # Not exported: a FEATUREHUB_ variable that is no setting stops the hub's commands.
         self._tell(started, f"FEATUREHUB_API_KEY={self.key}\n")
         return started

@@ -64,7 +64,10 @@ class RunAdmin(ReadOnlyAdmin):
     list_fullwidth = True
     search_fields = ["id", "group__name", "error", "error_code", "requested_by"]
     fieldsets = [
-        (None, {"fields": ["id", "subject", "group_version", "kind", "state_now", "requested_by", "message"]}),
+        (
+            None,
+            {"fields": ["id", "subject", "group_version", "kind", "on_spark", "state_now", "requested_by", "message"]},
+        ),
         ("Rows", {"fields": [*_COUNTS, "delta_version", "warnings"]}),
         ("Error", {"fields": ["error_code", "error"]}),
         ("Worker", {"fields": _WORKER}),

@@ -67,6 +67,7 @@ class Run(models.Model):
     from_version = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of a backfill: the group version whose rows it reads."
     )
+    on_spark = models.BooleanField(default=False, help_text="Computed by a Spark cluster, with the same result.")
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     acceptance = models.OneToOneField(Acceptance, on_delete=models.PROTECT, related_name="run")
     requested_by = models.CharField(max_length=150, blank=True)
@@ -133,6 +134,7 @@ class Run(models.Model):
         paths: Sequence[Path] = (),
         on_error: str = "quarantine",
         from_version: int | None = None,
+        on_spark: bool = False,
     ) -> Run:
         """A new run of the group's current version, with its place in the version order taken; without a group one
         that trains.
@@ -148,6 +150,7 @@ class Run(models.Model):
             paths=[str(path.absolute()) for path in paths],
             on_error=on_error,
             from_version=from_version,
+            on_spark=on_spark,
         )
 
     @property

@@ -206,6 +206,12 @@ class OfflineTable:
         for file in files:
             (self.folder / file.name).unlink(missing_ok=True)
 
+    def discard_named(self, beginning: str, *, keep: Collection[str] = ()) -> None:
+        """Remove files whose names begin so, which no commit made part of the table, but for those to keep."""
+        for path in self.folder.glob(f"{beginning}*.parquet"):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
     def entries(self, version: int | None = None) -> list[LoggedFile]:
         """Every file of the newest (or the given) version as the log describes it, sorted by name.
 

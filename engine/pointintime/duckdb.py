@@ -95,15 +95,16 @@ def join(
     order:    output names in the order of the result's columns; the groups' order by default.
     statuses: adds `<output>__status` (engine.status) per feature, after all features.
     output:   a Parquet file to write; then the answer is its number of rows, and the memory used is bounded by
-              `memory_limit` (DuckDB's, 150 MB at the least; the process stays some 450 MB above it). The
-              file appears whole or not at all.
+              `memory_limit` (DuckDB's: 150 MB suffice with one thread, 500 MB with two; the process stays some 450 MB
+              above it). The file appears whole or not at all.
     follow:   called with each batch of the result in order, and with None after each group was joined; what it raises
               ends the join without a trace.
     temp_directory: a folder in which the join may spill; what it puts there is gone when it returns.
 
     Features have the Arrow type of their dtype. Raises InvalidSpine with every problem before any work, also
-    when `known_at` is asked of a group all of whose rows were received after the newest spine row. Raises RunFailed
-    when DuckDB cannot finish: a history file that cannot be read, no memory or no disk left.
+    when `known_at` is asked of a group all of whose rows were received after the newest spine row. Raises StorageFull
+    where there is no room to spill or to write, RunFailed when DuckDB cannot finish: a history file that cannot be
+    read, no memory left.
     """
     opened, schema = prepared(spine, groups, event_timestamp=event_timestamp, statuses=statuses, order=order)
     what = "The point-in-time join"

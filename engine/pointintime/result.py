@@ -20,7 +20,8 @@ from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
 from engine.pointintime.spine import BATCH_ROWS, Spine, check_spine
 from engine.status import NOT_FOUND
 
-#: Called with each batch of the result in order, and with None after each group was joined.
+#: Called with each batch of the result in order, and with None whenever the join came further: after each group at
+#: least.
 Follow = Callable[[pa.RecordBatch | None], None]
 
 _END = pa.record_batch([], names=[])

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
-from py4j.protocol import Py4JError, Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -41,10 +38,14 @@ from engine.pointintime.result import (
 from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
 from engine.pointintime.spine import BATCH_ROWS, EARLIEST, LATEST, Spine, key_columns, narrow
 from engine.schema import ACCEPTED, CREATED_TIMESTAMP, DELETED, EVENT_TIMESTAMP, ORDINAL, SCHEMA, Dtype, Field
+from engine.spark.session import named_failures, watched
 from engine.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT
 
 #: What a dataset that was made here says of its engine.
 ENGINE = f"spark {pyspark.__version__}"
+
+#: What failures are called by.
+_WHAT = "The point-in-time join on Spark"
 
 #: Up to so many spine rows every executor gets their keys, and only the history's rows of these are shuffled.
 SMALL_SPINE_ROWS = 500_000
@@ -98,6 +99,8 @@ def join(
     temp_directory: a folder that this process and every executor see by the same path and may write to, as they see
                     the history's files; what the join puts there is gone when it returns.
 
+    `follow` is called with None each second while Spark is at work, too; when it raises, Spark's jobs are cancelled.
+
     Raises InvalidSpine as DuckDB's join does, and RunFailed when Spark cannot finish: a history file that cannot be
     read, a cluster that is gone.
     """
@@ -129,13 +132,13 @@ def _group_streams(
     asked = _Asked(session, folder, keys, spine.rows, oldest, newest, known_at, statuses)
     joins = [_GroupJoin(asked, folder / f"answers-{place}", group) for place, group in enumerate(groups)]
     if known_at:
-        with _named_failures():
+        with named_failures(_WHAT):
             refuse_never_received([(part.group.group, part.first_created()) for part in joins], newest)
     streams = []
     for part in joins:
         if part.group.files:
-            with _named_failures():
-                part.write()
+            with named_failures(_WHAT):
+                watched(session, part.write, lambda *_: follow(None))
         streams.append(part.stream() if part.group.files else absent(part.group, statuses, spine.rows))
         follow(None)
     return streams
@@ -151,27 +154,6 @@ def _write_narrow(spine: Spine, keys: tuple[Field, ...], path: Path) -> tuple[in
             times = batch["t"].to_numpy()
             oldest, newest = min(oldest, int(times.min(initial=LATEST))), max(newest, int(times.max(initial=EARLIEST)))
     return oldest, newest
-
-
-@contextmanager
-def _named_failures() -> Iterator[None]:
-    """What Spark raises, as RunFailed with the innermost reason in one line."""
-    try:
-        yield
-    except (PySparkException, Py4JError) as error:
-        raise RunFailed(f"The point-in-time join on Spark did not finish: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first lines of an error and of the Java exceptions that caused it, each said once."""
-    if not isinstance(error, Py4JJavaError):
-        return str(error).partition("\n")[0]
-    reasons: list[str] = []
-    cause = error.java_exception
-    while cause is not None and len(reasons) < 10:
-        reasons.append(str(cause.getMessage()).partition("\n")[0])
-        cause = cause.getCause()
-    return "; ".join(dict.fromkeys(reasons))
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,16 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 ROUTES: dict[str, tuple[str, dict[str, str | None]]] = {
     "home": ("/", {"GET": None}),
     "health": ("/health", {"GET": None}),
+    "ready": ("/readyz", {"GET": None}),
+    "live": ("/healthz", {"GET": None}),
+    "metrics": ("/metrics", {"GET": "read"}),
     "groups": ("/groups", {"GET": "read"}),
     "features": ("/features", {"GET": "read"}),
     "feature-metadata": ("/features/customer/total_purchases/metadata", {"GET": "read"}),
     "entity-vector": ("/features/customer/C1?features=customer_purchases:total_purchases", {"GET": "read"}),
     "vectors": ("/api/v1/vectors", {"POST": "read"}),
+    "feast-vectors": ("/feast/get-online-features", {"POST": "read"}),
+    "feast-health": ("/feast/health", {"GET": None}),
     "training-datasets": ("/api/v1/training-datasets", {"GET": "read", "POST": "write"}),
     "training-dataset": ("/api/v1/training-datasets/churn", {"GET": "read", "DELETE": "write"}),
     "training-dataset-data": ("/api/v1/training-datasets/churn/data", {"GET": "read"}),
@@ -43,6 +48,10 @@ BODIES: dict[tuple[str, str], Any] = {
         "features": ["customer_purchases:total_purchases"],
         "entities": {"customer_id": ["C1"]},
     },
+    ("feast-vectors", "POST"): {
+        "features": ["customer_purchases:total_purchases"],
+        "entities": {"customer_id": ["C1"]},
+    },
     ("training-datasets", "POST"): {
         "name": "other",
         "features": ["customer_purchases:total_purchases"],
@@ -57,6 +66,7 @@ BODIES: dict[tuple[str, str], Any] = {
 #: The methods of routes that are not about one group: what they answer is what the caller may read.
 ABOUT_NO_GROUP = {
     ("groups", "GET"),
+    ("metrics", "GET"),
     ("features", "GET"),
     ("training-datasets", "GET"),
     ("openapi", "GET"),

@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path) -> Run:
     """Runs `python <arguments>` in the project with `home` as its embedded hub's home; gives what it prints."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TZ")}
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TZ", "JAVA_HOME")}
     environment = kept | {"FEATUREHUB_HOME": str(home), "PYTHONPATH": str(PROJECT)}
 
     def python(*arguments: object, code: int = 0, **variables: str) -> str:

@@ -47,3 +47,12 @@ def test_statuses_and_times_stand_behind_the_features(hub: Hub) -> None:
 def test_an_error_is_json_whatever_was_accepted(hub: Hub) -> None:
     response = hub.post("/api/v1/vectors", BODY | {"features": ["nothing"]}, Accept=ACCEPT)
     assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
+
+
+def test_one_entity_may_be_asked_for_as_arrow_too(hub: Hub) -> None:
+    response = hub.get("/features/customer/C1?features=total,last_seen&include=meta", Accept=ACCEPT)
+    assert (response.status_code, response["Content-Type"]) == (200, ACCEPT), response.content
+    table = pa.ipc.open_stream(response.content).read_all()
+    (row,) = table.select(["customer_id", FEATURES[0], f"{FEATURES[0]}__status", FEATURES[1]]).to_pylist()
+    assert list(row.values()) == ["C1", 4, "PRESENT", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)]
+    assert hub.get("/features/customer/nobody", Accept=ACCEPT).status_code == 404

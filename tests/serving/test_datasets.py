@@ -29,7 +29,8 @@ from ingestion.push import push
 from ingestion.tasks import upkeep_all
 from serving import datasets, training
 from serving.splits import Split
-from serving.training import Asked
+from serving.training import Asked, Engine
+from tests import spark
 from tests.factories import make_customer_group, purchase
 from tests.ingestion import contents, processes
 
@@ -96,6 +97,35 @@ def test_without_its_files_it_is_not_made_again_and_says_which_is_missing(group:
     with pytest.raises(CorruptData, match=path):
         datasets.rebuild(dataset, tmp_path / "again.parquet")
     assert not (tmp_path / "again.parquet").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("first", "second"), [("duckdb", "spark"), ("spark", "duckdb")])
+def test_made_on_one_engine_it_is_made_again_on_the_other_with_the_same_hash(
+    group: FeatureGroup, first: Engine, second: Engine, spark_session: Any, tmp_path: Path
+) -> None:
+    dataset = made(statuses=True, engine=first)
+    push(group, [purchase("C1", NOON, total_purchases=500)])
+    drain.drain(group)
+    again = datasets.rebuild(dataset, tmp_path / "again.parquet", engine=second).as_json()
+    manifest = dataset.manifest or {}
+    assert [said["engine"].split()[0] for said in (manifest, again)] == [first, second]
+    assert again["result"] == manifest["result"]
+    assert set(manifest["result"]["nulls"].values()) == {0, 1}
+    assert pq.read_table(tmp_path / "again.parquet").equals(pq.read_table(datasets.data_file(dataset)))
+
+
+def test_without_spark_nothing_is_kept_or_made(
+    group: FeatureGroup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spark.hide_java(monkeypatch, tmp_path)
+    with pytest.raises(InvalidInput, match="Spark"):
+        datasets.register("churn", TOTAL, spine("C1"), engine="spark")
+    assert not TrainingDataset.objects.exists()
+    assert not stores.dataset_folder("").exists()
+    with pytest.raises(InvalidInput, match="Spark"):
+        datasets.rebuild(made(), tmp_path / "again.parquet", engine="spark")
+    assert list(tmp_path.glob("again*")) == []
 
 
 def test_a_spine_that_changed_since_is_said(group: FeatureGroup, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from django.test import TestCase
 from catalog import runs
 from catalog.models import Run, TrainingDataset
 from serving.tasks import build_dataset
+from tests import spark
 from tests.serving.conftest import NOW, Hub
 from tests.serving.test_entity_vector import answer_of
 
@@ -46,6 +48,21 @@ def test_over_http_it_is_asked_for_made_by_a_worker_and_taken(hub: Hub, monkeypa
     assert answer_of(hub.get(f"{ROUTE}/churn"), 404)["code"] == "not_found"
 
 
+def test_the_engine_that_a_body_names_is_the_run_s_or_refused_where_it_is_not(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [{"customer_id": "C1", "event_timestamp": NOW.isoformat()}]
+    body = {"name": "churn", "features": ["tickets"], "spine": rows, "engine": "spark"}
+    with monkeypatch.context() as patched:
+        spark.hide_java(patched, tmp_path)
+        assert "Spark" in answer_of(hub.post(ROUTE, body), 400)["detail"]
+    assert not TrainingDataset.objects.exists()
+    if reason := spark.missing():
+        pytest.skip(reason)
+    assert hub.post(ROUTE, body).status_code == 202
+    assert TrainingDataset.objects.get().run.on_spark
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
@@ -60,6 +77,7 @@ def test_over_http_it_is_asked_for_made_by_a_worker_and_taken(hub: Hub, monkeypa
         ({"name": "churn", "spine": [{"event_timestamp": "2026-01-01T00:00:00Z"}]}, 422, "customer_id"),
         ({"name": "churn", "spine": [], "features": ["tikets"]}, 400, "tikets"),
         ({"name": "churn", "spine": [], "features": ["tickets"], "known_at": "yes"}, 400, "true or false"),
+        ({"name": "churn", "spine": [], "features": ["tickets"], "engine": "flink"}, 400, "duckdb, spark"),
     ],
 )
 def test_what_a_body_lacks_is_said_before_any_work(hub: Hub, body: dict[str, Any], status: int, said: str) -> None:

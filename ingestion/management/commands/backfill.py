@@ -20,7 +20,11 @@ class Command(RunCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("group")
         parser.add_argument("--from-version", type=int, help="The older version; the newest with rows by default.")
+        parser.add_argument(
+            "--engine", choices=["polars", "spark"], default="polars", help="What computes: polars or spark."
+        )
 
     def run(self, **options: Any) -> int | None:
-        run = queue_backfill(find_group(options["group"]), from_version=options["from_version"], by="command")
+        group, on_spark = find_group(options["group"]), options["engine"] == "spark"
+        run = queue_backfill(group, from_version=options["from_version"], on_spark=on_spark, by="command")
         return self.tell(execute(run, progress=self.progress()), as_json=options["json"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from django.core.management.base import CommandParser
 
@@ -13,8 +13,9 @@ from catalog.models import TrainingDataset
 from engine.errors import InvalidInput
 from engine.schema import EVENT_TIMESTAMP
 from serving import datasets
+from serving.progress import Progress
 from serving.splits import Split
-from serving.training import Asked
+from serving.training import Asked, Engine
 
 
 class Command(FeaturehubCommand):
@@ -29,6 +30,9 @@ class Command(FeaturehubCommand):
         parser.add_argument("--known-at", action="store_true", help="make: only what had been received by then.")
         parser.add_argument("--statuses", action="store_true", help="make: add <feature>__status columns.")
         parser.add_argument("--split", help='make: as over HTTP, such as {"fractions": [0.8, 0.2]}.')
+        parser.add_argument(
+            "--engine", choices=get_args(Engine), default="duckdb", help="make, rebuild: what joins: duckdb or spark."
+        )
         parser.add_argument("--out", type=Path, help="rebuild: the Parquet file to write.")
 
     def run(self, **options: Any) -> int | None:
@@ -40,7 +44,7 @@ class Command(FeaturehubCommand):
         elif action == "make":
             self._make(**options)
         elif action == "rebuild":
-            self._rebuild(datasets.find(name), options["out"])
+            self._rebuild(datasets.find(name), options["out"], options["engine"])
         elif action == "drop":
             datasets.drop(datasets.find(name))
             self.stdout.write(f"{name} is forgotten.")
@@ -69,17 +73,22 @@ class Command(FeaturehubCommand):
             known_at=options["known_at"],
             statuses=options["statuses"],
             split=Split.from_json(parse_json(options["split"].encode())) if options["split"] else None,
+            engine=options["engine"],
             by="command",
         )
-        datasets.execute(dataset.run)
+        shown = Progress(self, dataset.name)
+        datasets.execute(dataset.run, progress=lambda run: shown.show(run.rows_accepted))
+        shown.end()
         dataset.refresh_from_db()
         if options["json"]:
             self.print_json(dataset.summary())
         else:
             self.stdout.write(f"{dataset.name}: {dataset.rows:,} rows in {datasets.data_file(dataset)}")
 
-    def _rebuild(self, dataset: TrainingDataset, output: Path | None) -> None:
+    def _rebuild(self, dataset: TrainingDataset, output: Path | None, engine: Engine) -> None:
         if output is None:
             raise InvalidInput("rebuild needs --out, the Parquet file to write.")
-        made = datasets.rebuild(dataset, output).made
+        shown = Progress(self, dataset.name)
+        made = datasets.rebuild(dataset, output, engine=engine, follow=shown).made
+        shown.end()
         self.stdout.write(f"{made.rows:,} rows written to {output}, the same as before: {made.sha256[:16]}")

@@ -9,8 +9,9 @@ from django.core.management.base import CommandParser
 
 from catalog.commands import FeaturehubCommand
 from engine.schema import EVENT_TIMESTAMP
+from serving.progress import Progress
 from serving.spines import columns_of
-from serving.training import Asked, Engine, plan, write
+from serving.training import Asked, Engine, plan, require_engine, write
 
 
 class Command(FeaturehubCommand):
@@ -26,6 +27,7 @@ class Command(FeaturehubCommand):
         parser.add_argument("--engine", choices=get_args(Engine), default="duckdb", help="What joins: duckdb or spark.")
 
     def run(self, **options: Any) -> int | None:
+        require_engine(options["engine"])
         recipe = plan(
             Asked(service=options["service"]),
             columns_of(options["spine"]),
@@ -33,9 +35,11 @@ class Command(FeaturehubCommand):
             known_at=options["known_at"],
             statuses=options["statuses"],
         )
-        rows = write(recipe, options["spine"], options["out"], engine=options["engine"]).made.rows
+        shown = Progress(self, options["service"])
+        made = write(recipe, options["spine"], options["out"], follow=shown, engine=options["engine"]).made
+        shown.end()
         if options["json"]:
-            self.print_json({"rows": rows, "path": str(options["out"])})
+            self.print_json({"rows": made.rows, "path": str(options["out"])})
         else:
-            self.stdout.write(f"{rows:,} rows written to {options['out']}")
+            self.stdout.write(f"{made.rows:,} rows written to {options['out']}")
         return None

@@ -14,6 +14,16 @@ from engine.pointintime.rule import GroupHistory
 from tests.engine.pointintime.histories import Histories, spine_of
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A join on Spark takes seconds, so what can hardly differ from its neighbour there is left to the long tests."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        is_alike = params.get("statistics") is False or params.get("seed", 0) > 0 or params.get("known_at") is False
+        if params.get("joined") == "spark" and is_alike:
+            item.add_marker(pytest.mark.soak)
+
+
 @pytest.fixture
 def histories(tmp_path: Path) -> Histories:
     return Histories(tmp_path)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,6 +23,7 @@ from engine.pointintime import duckdb
 from engine.pointintime.rule import GroupHistory, HistoryFeature
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema
 from tests.engine.pointintime.histories import CUSTOMER, INT64, MICROSECOND, STRING, Histories, day, row
+from tests.spark import executors
 
 SPARK_ONLY = pytest.mark.parametrize("joined", ["spark"], indirect=True)
 DAY_US = 86_400_000_000
@@ -110,8 +110,15 @@ def write_spine(path: Path, rows: int, *, since: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("known_at", [False, True], ids=["as of", "as known"])
-@pytest.mark.parametrize("rows", [20_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("rows", "known_at"),
+    [
+        pytest.param(20_000, False, id="as of"),
+        pytest.param(20_000, True, id="as known", marks=pytest.mark.soak),
+        pytest.param(1_000_000, False, id="a million as of", marks=pytest.mark.soak),
+        pytest.param(1_000_000, True, id="a million as known", marks=pytest.mark.soak),
+    ],
+)
 def test_duckdb_and_spark_write_datasets_of_one_hash(
     rows: int, known_at: bool, on_spark: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -145,13 +152,6 @@ def test_a_spine_too_large_to_be_handed_to_every_executor_gets_the_same_answers(
     monkeypatch.setattr("engine.pointintime.spark.SMALL_SPINE_ROWS", 0)
     monkeypatch.setattr("engine.pointintime.spark._ROWS_PER_PART", 100)  # and in several parts
     assert hash_of(on_spark(spine, [group], statuses=True)) == hash_of(small)
-
-
-def executors() -> list[psutil.Process]:
-    """The processes of this session's executors."""
-    below = psutil.Process().children(recursive=True)
-    words = {process: process.as_dict(["cmdline"], ad_value=[])["cmdline"] for process in below}  # none of a zombie
-    return [process for process in below if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in words[process]]
 
 
 def test_an_executor_that_is_killed_between_and_in_joins_takes_no_row_along(

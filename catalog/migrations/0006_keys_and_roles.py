@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0004_training_datasets'),
+        ('catalog', '0005_run_on_spark'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,21 +1,20 @@
 """What happens to every row on its way in, batch or push: conform, transform, validate; accepted or rejected.
 
-The same functions in the same order for ten million rows of a file and for one pushed row, so that both stores and
-both ways in hold one result.
+The same functions in the same order for ten million rows of a file, for one pushed row, and on an executor of a Spark
+cluster, so that both stores and all ways in hold one result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 import polars as pl
-from django.conf import settings
 
-from catalog.models import Acceptance
 from engine.conform import Conformed
+from engine.raw_batch import RawBatch
 from engine.schema import (
     ACCEPTED,
     CREATED_TIMESTAMP,
@@ -87,12 +86,12 @@ class Place:
     accepted_at: pl.Expr
 
     @classmethod
-    def of_acceptance(cls, acceptance: Acceptance, *, first_ordinal: int) -> Self:
+    def of_acceptance(cls, number: int, accepted_at: datetime, *, first_ordinal: int) -> Self:
         """Rows that come for the first time: a row's ordinal is its number in the whole run or push."""
         return cls(
-            accepted=pl.lit(acceptance.pk, dtype=pl.Int64),
+            accepted=pl.lit(number, dtype=pl.Int64),
             ordinal=pl.col(ROW).cast(pl.Int64) + first_ordinal,
-            accepted_at=pl.lit(acceptance.accepted_at, dtype=TIMESTAMP_POLARS),
+            accepted_at=pl.lit(accepted_at, dtype=TIMESTAMP_POLARS),
         )
 
     @classmethod
@@ -121,9 +120,51 @@ def stamped(rows: pl.DataFrame, schema: GroupSchema, place: Place, *, run: str, 
     return rows.select(stamps[name].alias(name) if name in stamps else name for name in schema.offline.names)
 
 
-def max_clock_skew() -> timedelta:
-    """How much later than now an event may be."""
-    return timedelta(seconds=settings.FEATUREHUB_MAX_CLOCK_SKEW_SECONDS)
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """One batch on its way to the offline table.
+
+    offline:  the accepted rows as they are stored.
+    rejected: every violation that keeps its rows out, by their positions in the batch.
+    noted:    those that keep them.
+    """
+
+    offline: pl.DataFrame
+    rejected: list[Violation]
+    noted: list[Violation]
+
+
+def compute(
+    batch: RawBatch, pipeline: Pipeline, place: Place, *, run: str, now: datetime, max_skew: timedelta
+) -> Computed:
+    """All that happens to one batch of a run; raises InvalidRows and InvalidInput for one that cannot be computed."""
+    schema = pipeline.schema
+    conformed = batch.conformed(schema, now=now, max_skew=max_skew)
+    if batch.is_deleted:
+        processed = Processed(without_values(conformed.frame, schema), conformed.violations, [])
+    else:
+        processed = pipeline.process(conformed)
+    offline = stamped(processed.accepted, schema, place, run=run, deleted=batch.is_deleted)
+    return Computed(offline, processed.rejected, processed.noted)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRows:
+    """Rows that broke one rule, as they came; `numbers` counts the rows of the run, or of their batch, from 0."""
+
+    column: str
+    rule: str
+    detail: str
+    numbers: list[int]
+    batch: RawBatch
+
+
+def rejected_rows(batch: RawBatch, violations: Sequence[Violation], *, first_row: int) -> Iterator[RejectedRows]:
+    """The rows of `batch` that the violations name, each under the first rule it broke."""
+    for violation in first_of_each_row(violations):
+        positions = violation.rows.to_list()
+        numbers = [first_row + position for position in positions]
+        yield RejectedRows(violation.column, violation.rule, violation.detail, numbers, batch.take(positions))
 
 
 def first_of_each_row(violations: Sequence[Violation]) -> list[Violation]:
