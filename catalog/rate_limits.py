@@ -56,7 +56,9 @@ def require(caller: Caller) -> None:
     if caller.limit is None:
         return
     if wait := buckets().take(caller.key_id, caller.limit):
-        raise TooManyRequests(
+        error = TooManyRequests(
             f"{caller} may ask {caller.limit.per_second:g} times a second, and {caller.limit.burst:g} times at once.",
             retry_after_seconds=math.ceil(wait),
         )
+        error.about = f"key:{caller.key_id}"
+        raise error

@@ -57,6 +57,9 @@ class FeaturehubError(Exception):
     code = "error"
     status = 500
     retryable = False
+    #: Of a refusal: why, and whose request it was. For who keeps the hub, never answered.
+    reason = ""
+    about = ""
 
     def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
         self.detail = detail

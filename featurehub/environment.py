@@ -321,6 +321,12 @@ class Environment:
         "A proxy in front ends TLS and sets X-Forwarded-Proto itself, whatever the caller sent.",
         default=False,
     )
+    trusts_forwarded_for: bool = _setting(
+        "FEATUREHUB_TRUST_FORWARDED_FOR",
+        _BOOLEAN,
+        "A proxy in front adds the caller's address at the end of X-Forwarded-For; failed logins are counted by it.",
+        default=False,
+    )
     debug: bool = _setting("DEBUG", _BOOLEAN, "Django's debug pages. Never where others can reach it.", default=False)
     log_level: str = _setting(
         "FEATUREHUB_LOG_LEVEL",

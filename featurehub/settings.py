@@ -27,6 +27,7 @@ FEATUREHUB_FAILURE_RATE_LIMIT = ENVIRONMENT.failure_rate_limit
 FEATUREHUB_LEASE_SECONDS = ENVIRONMENT.lease_seconds
 FEATUREHUB_BULK_ROWS_PER_SECOND = ENVIRONMENT.bulk_rows_per_second
 FEATUREHUB_KEY_PREFIX = ENVIRONMENT.key_prefix
+FEATUREHUB_TRUST_FORWARDED_FOR = ENVIRONMENT.trusts_forwarded_for
 FEATUREHUB_WEB_WORKERS = ENVIRONMENT.web_workers
 
 ONLINE_REDIS_URL = ENVIRONMENT.redis_url
@@ -165,6 +166,7 @@ CACHES = {
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 
+AUTHENTICATION_BACKENDS = ["catalog.logins.LimitedBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

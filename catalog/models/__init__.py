@@ -8,6 +8,7 @@ from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import PII, Owner, Tag
+from catalog.models.refusal import FailedLogin, Reason, Refusal
 from catalog.models.role import GroupRole, Role
 from catalog.models.run import Run, RunKind, RunState
 from catalog.models.service import FeatureService, ServiceFeature
@@ -22,6 +23,7 @@ __all__ = [
     "CatalogState",
     "DataSource",
     "Entity",
+    "FailedLogin",
     "Feature",
     "FeatureGroup",
     "FeatureService",
@@ -32,6 +34,8 @@ __all__ = [
     "OfflineDamage",
     "OnViolation",
     "Owner",
+    "Reason",
+    "Refusal",
     "Role",
     "Run",
     "RunKind",
