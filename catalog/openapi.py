@@ -10,6 +10,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from catalog.access import READ, HasScope
 from catalog.problems import CONTENT_TYPE
@@ -122,3 +124,9 @@ class DocsView(SpectacularSwaggerView):
     scopes = {"GET": READ}
     permission_classes = [HasScope]
     url_name = "openapi"
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The page without the header by which it would let windows of other sites hold on to it, for OAuth."""
+        response: Response = super().get(request, *args, **kwargs)
+        del response.headers["Cross-Origin-Opener-Policy"]
+        return response

@@ -67,6 +67,7 @@ MIDDLEWARE = [
     "catalog.request_id.request_id_middleware",  # first, so that every answer has an id, refused hosts included
     "catalog.metrics.metrics_middleware",
     "django.middleware.security.SecurityMiddleware",
+    "catalog.content_policy.content_policy_middleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -163,6 +164,7 @@ CACHES = {
     }
 }
 # In the database, so that people stay logged in while Redis is down.
+SESSION_COOKIE_AGE = 8 * 3600  # a working day, from the login
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 
