@@ -1,141 +1,203 @@
-"""API keys: how they are made, recognised and refused; and the rule that every route needs one.
+"""Who may do what: the one rule, `allowed`, which the API, the pages and the tasks ask. What is not granted is refused.
 
-A key reads `fh_<public id>_<secret><checksum>`: the id finds its row, the SHA-256 of the secret is compared, and
-the CRC-32 at the end lets a mistyped key be refused without a look-up. The secret has 238 random bits, so a fast
-hash is enough; it is shown once and cannot be recovered.
+A key may do what its scopes say, with every feature group or with those that it is limited to (catalog/keys.py makes
+and recognises keys). A person may do what a role in a feature group gives, what Django's permissions give for every
+object of a kind, and a superuser everything. docs/security.md shows it as tables.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-import secrets
-import string
-import threading
-import time
-import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db.models import Model
 from django.http import HttpRequest
-from django.utils import timezone
 from rest_framework import authentication, permissions
 
-from catalog.models import ApiKey
-from engine.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound
+from catalog.actions import ANONYMOUS_READER, CREATE, MANAGE, READ, READ_PII, REGISTRY, SCOPES, WRITE, Caller
+from catalog.keys import caller_of, create_key, revoke_key
+from catalog.models import (
+    DataSource,
+    Entity,
+    FeatureGroup,
+    FeatureService,
+    GroupRole,
+    Owner,
+    Role,
+    Tag,
+    TrainingDataset,
+)
+from engine.errors import NotAllowed, NotAuthenticated, Problem
 
 if TYPE_CHECKING:  # DRF loads this module while it loads its own views
     from rest_framework.request import Request
     from rest_framework.views import APIView
 
-READ, WRITE = "read", "write"
-SCOPES = (READ, WRITE)
-LONGEST_NAME = 100  # as the column has it, which PostgreSQL holds us to
+__all__ = ["READ", "READ_PII", "REGISTRY", "SCOPES", "WRITE", "Caller", "caller_of", "create_key", "revoke_key"]
 
-_ALPHABET = string.digits + string.ascii_letters
-_SECRET_LENGTH = 40
-_CHECKSUM_LENGTH = 6
-_KEY = re.compile(f"fh_([0-9A-Za-z]{{8}})_([0-9A-Za-z]{{{_SECRET_LENGTH}}})([0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})")
-#: How long a process trusts what it learned of a key: a revoked one stops working within this time.
-TRUST_SECONDS = 5.0
-_TRUSTED_AT_MOST = 10_000
+AnyCaller = Caller | AbstractBaseUser | AnonymousUser
+#: What an action is done to: names of feature groups, one thing, or a kind of thing (some of it). None: some group.
+Target = Iterable[str] | Model | type[Model] | None
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who a request comes from: a key or a person, and what it may do. `key_id` is the key's public id."""
-
-    name: str
-    scopes: frozenset[str]
-    is_authenticated: bool = True
-    is_active: bool = True
-    key_id: str = ""
-
-    def __str__(self) -> str:
-        return self.name
-
-
-ANONYMOUS_READER = Caller("anonymous", frozenset({READ}))
-
-
-def create_key(*, name: str, scopes: Iterable[str], owner: User | None = None) -> tuple[ApiKey, str]:
-    """A new key and its text, which is not kept; raises InvalidInput for a wrong name, an unknown scope or none."""
-    if len(name) > LONGEST_NAME or "\0" in name:
-        raise InvalidInput(f"A key's name has up to {LONGEST_NAME} characters without U+0000; got {name[:200]!r}.")
-    chosen = sorted(set(scopes))
-    if not chosen or set(chosen) - set(SCOPES):
-        raise InvalidInput(f"Scopes are {' and '.join(SCOPES)}; got {', '.join(chosen) or 'none'}.")
-    public_id, secret = _random(8), _random(_SECRET_LENGTH)
-    key = ApiKey.objects.create(
-        name=name, public_id=public_id, secret_sha256=_sha256(secret), scopes=chosen, owner=owner
-    )
-    return key, f"fh_{public_id}_{secret}{_checksum(public_id + secret)}"
+#: What each role lets people do in its group.
+ACTIONS_OF: dict[str, frozenset[str]] = {
+    Role.VIEWER: frozenset({READ}),
+    Role.EDITOR: frozenset({READ, WRITE, REGISTRY, CREATE}),
+    Role.OWNER: frozenset({READ, READ_PII, WRITE, REGISTRY, CREATE, MANAGE}),
+}
+#: Django's permissions that let people do an action with every object of a kind.
+_PERMISSIONS = {
+    READ: ("view", "change"),
+    WRITE: ("change",),
+    REGISTRY: ("change",),
+    CREATE: ("add",),
+    MANAGE: ("delete",),
+    READ_PII: ("read_pii",),
+}
+#: What everybody sees who sees any group: the words that groups are described in.
+_SHARED: tuple[type[Model], ...] = (Entity, Owner, Tag, FeatureService)
+#: What no role lets people make: it is in no group yet.
+_MADE_BY_PERMISSION: tuple[type[Model], ...] = (FeatureGroup, DataSource, Entity, FeatureService)
+#: The groups of each kind of thing.
+_GROUP_NAMES: dict[type[Model], Callable[[Any], Iterable[str]]] = {
+    FeatureGroup: lambda group: [group.name],
+    Entity: lambda entity: entity.groups.values_list("name", flat=True),
+    FeatureService: lambda service: service.features.values_list("group__name", flat=True),
+    DataSource: lambda source: FeatureGroup.objects.filter(source=source).values_list("name", flat=True),
+    TrainingDataset: lambda dataset: dataset.group_names(),
+}
+#: Where a thing of any other kind is found to belong to one of these.
+_ON_THE_WAY_TO_A_GROUP = ("group", "run", "entity", "service", "dataset")
 
 
-def revoke_key(public_id: str) -> ApiKey:
-    """End a key; every process refuses it within TRUST_SECONDS. Raises NotFound."""
-    key = ApiKey.objects.filter(public_id=public_id).first()
-    if key is None:
-        raise NotFound(f"There is no key with the id {public_id!r}.")
-    key.revoked_at = key.revoked_at or timezone.now()
-    key.save(update_fields=["revoked_at"])
-    _trusted.clear()
-    return key
+def allowed(caller: AnyCaller, action: str, target: Target = None) -> bool:
+    """Whether a caller may do `action` with `target`: with all of the groups that it belongs to."""
+    if isinstance(caller, Caller):
+        if action not in caller.scopes:
+            return False
+        return caller.groups is None or target is None or _is_within(groups_of(target), caller.groups)
+    return _is_person_allowed(caller, action, target)
 
 
-def caller_of(text: str) -> Caller:
-    """Whom a key's text belongs to; raises NotAuthenticated, saying the same whatever is wrong with it."""
-    digest = _sha256(text)
-    known = _trusted.get(digest)
-    if known and known[1] > time.monotonic():
-        return known[0]
-    caller = _look_up(text)
-    with _lock:
-        if len(_trusted) >= _TRUSTED_AT_MOST:
-            _trusted.clear()
-        _trusted[digest] = (caller, time.monotonic() + TRUST_SECONDS)
-    return caller
+def require(caller: AnyCaller, action: str, target: Target = None) -> None:
+    """Raises NotAllowed, naming the groups that the caller may not do `action` with."""
+    if allowed(caller, action, target):
+        return
+    who = name_of(caller)
+    if not allowed(caller, action):
+        raise NotAllowed(f"This needs the scope {action!r}; {who} does not have it.")
+    refused = sorted(name for name in groups_of(target) if not allowed(caller, action, [name]))
+    problems = [Problem(name, f"{who} may not {action} it") for name in refused]
+    raise NotAllowed(f"{who} may not {action} {', '.join(refused) or 'this'}.", problems)
 
 
-_trusted: dict[str, tuple[Caller, float]] = {}
-_lock = threading.Lock()
+def reach(caller: AnyCaller, action: str) -> frozenset[str] | None:
+    """The names of the feature groups that a caller may do `action` with; None for every one that there is."""
+    if isinstance(caller, Caller):
+        return caller.groups if action in caller.scopes else frozenset()
+    if not _is_known(caller):
+        return frozenset()
+    return None if _has_permission(caller, action, FeatureGroup) else _by_role(caller).get(action, frozenset())
 
 
-def _look_up(text: str) -> Caller:
-    refused = NotAuthenticated("The API key is not valid.")
-    parts = _KEY.fullmatch(text)
-    if parts is None:
-        raise refused
-    public_id, secret, checksum = parts.groups()
-    if checksum != _checksum(public_id + secret):
-        raise refused
-    key = ApiKey.objects.filter(public_id=public_id, revoked_at=None).select_related("owner").first()
-    if key is None or not hmac.compare_digest(key.secret_sha256, _sha256(secret)):
-        raise refused
-    if key.owner is not None and not key.owner.is_active:
-        raise refused
-    return Caller(key.name, frozenset(key.scopes), key_id=key.public_id)
+def groups_of(target: Target) -> frozenset[str]:
+    """The names of the feature groups that something belongs to; of a kind of thing none."""
+    if target is None or isinstance(target, type):
+        return frozenset()
+    if isinstance(target, str):
+        raise TypeError(f"One name is a list of one; got {target!r}.")
+    if not isinstance(target, Model):
+        return frozenset(target)
+    if names := _GROUP_NAMES.get(type(target)):
+        return frozenset(names(target))
+    nearer = (getattr(target, name, None) for name in _ON_THE_WAY_TO_A_GROUP)
+    return groups_of(next((thing for thing in nearer if thing is not None), None))
 
 
-def _random(length: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+def _is_within(groups: frozenset[str], within: frozenset[str]) -> bool:
+    """What belongs to no group is in nobody's reach."""
+    return bool(groups) and groups <= within
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+# -- People
 
 
-def _checksum(text: str) -> str:
-    number, digits = zlib.crc32(text.encode(errors="surrogateescape")), ""
-    for _ in range(_CHECKSUM_LENGTH):
-        number, digit = divmod(number, len(_ALPHABET))
-        digits = _ALPHABET[digit] + digits
-    return digits
+def _is_person_allowed(user: AbstractBaseUser | AnonymousUser, action: str, target: Target) -> bool:
+    if not _is_known(user):
+        return False
+    return _has_permission(user, action, _kind_of(target)) or _has_role(user, action, target)
+
+
+def _has_role(user: AbstractBaseUser | AnonymousUser, action: str, target: Target) -> bool:
+    kind, within = _kind_of(target), _by_role(user).get(action, frozenset())
+    if action == CREATE and issubclass(kind, _MADE_BY_PERMISSION):
+        return False
+    if target is None or (isinstance(target, type) and _is_of_groups(target)):
+        return bool(within)
+    if isinstance(target, Entity | FeatureService) and target.owner_id in _teams(user):
+        return True
+    if action == READ and issubclass(kind, _SHARED):
+        return bool(within)
+    return _is_within(groups_of(target), within)
+
+
+def _is_known(user: AbstractBaseUser | AnonymousUser) -> bool:
+    return bool(user.is_authenticated and user.is_active)
+
+
+def _kind_of(target: Target) -> type[Model]:
+    if isinstance(target, type):
+        return target
+    return type(target) if isinstance(target, Model) else FeatureGroup
+
+
+def _is_of_groups(kind: type[Model]) -> bool:
+    """Whether things of a kind belong to feature groups."""
+    if kind in (FeatureGroup, DataSource):
+        return True
+    return any(field.name in ("group", "run") for field in kind._meta.fields)
+
+
+def _has_permission(user: Any, action: str, kind: type[Model]) -> bool:
+    if user.is_superuser:
+        return True
+    if action == READ_PII:
+        return user.has_perm("catalog.read_pii_featuregroup")
+    app, model = kind._meta.app_label, kind._meta.model_name
+    return any(user.has_perm(f"{app}.{permission}_{model}") for permission in _PERMISSIONS[action])
+
+
+def _by_role(user: Any) -> dict[str, frozenset[str]]:
+    """The names of the groups that a person's roles let them do each action with, read once a request."""
+    known: dict[str, frozenset[str]] | None = getattr(user, "_featurehub_reach", None)
+    if known is None:
+        known = user._featurehub_reach = _read_roles(user)
+    return known
+
+
+def _read_roles(user: Any) -> dict[str, frozenset[str]]:
+    own = [
+        (name, Role.OWNER) for name in FeatureGroup.objects.filter(owner__members=user).values_list("name", flat=True)
+    ]
+    given = GroupRole.objects.filter(team__members=user).values_list("group__name", "role")
+    names: dict[str, set[str]] = {}
+    for group, role in [*own, *given]:
+        for action in ACTIONS_OF[role]:
+            names.setdefault(action, set()).add(group)
+    return {action: frozenset(groups) for action, groups in names.items()}
+
+
+def _teams(user: Any) -> frozenset[int]:
+    known: frozenset[int] | None = getattr(user, "_featurehub_teams", None)
+    if known is None:
+        known = user._featurehub_teams = frozenset(user.owners.values_list("pk", flat=True))
+    return known
+
+
+# -- Requests
 
 
 class ApiKeyAuthentication(authentication.BaseAuthentication):
@@ -168,17 +230,20 @@ def _may_read_anonymously(request: Request | HttpRequest) -> bool:
 
 
 class HasScope(permissions.BasePermission):
-    """A view names the scope that each of its methods needs in `scopes`; a method that it does not name needs write."""
+    """A view names the scope that each of its methods needs in `scopes`; a method that it does not name needs write.
+
+    Where an address names a `group`, it is needed for that group; what else a request is about, its view asks for.
+    """
 
     def has_permission(self, request: Request | HttpRequest, view: APIView) -> bool:
-        user: Caller | AbstractBaseUser | AnonymousUser = request.user
+        user: AnyCaller = request.user
         if not user or not user.is_authenticated:
             raise NotAuthenticated("This needs an API key: `Authorization: Bearer fh_...`.")
         needed = needed_scope(view, request.method or "")
-        if needed not in scopes_of(user):
-            if user is ANONYMOUS_READER:
-                raise NotAuthenticated("Reading needs no key here, this does: `Authorization: Bearer fh_...`.")
-            raise NotAllowed(f"This needs the scope {needed!r}; {_name(user)} does not have it.")
+        if user is ANONYMOUS_READER and needed != READ:
+            raise NotAuthenticated("Reading needs no key here, this does: `Authorization: Bearer fh_...`.")
+        group = getattr(view, "kwargs", {}).get("group")
+        require(user, needed, None if group is None else [group])
         return True
 
 
@@ -190,17 +255,11 @@ def needed_scope(view: APIView, method: str) -> str:
     return scopes.get("GET" if method == "HEAD" else method, WRITE)
 
 
-def scopes_of(user: Caller | AbstractBaseUser | AnonymousUser) -> frozenset[str]:
-    """What a caller may do: a key its scopes, a logged-in person reads, staff writes too."""
-    if isinstance(user, Caller):
-        return user.scopes
-    return frozenset(SCOPES) if getattr(user, "is_staff", False) else frozenset({READ})
-
-
-def principal_of(user: Caller | AbstractBaseUser | AnonymousUser) -> str:
+def principal_of(user: AnyCaller) -> str:
     """Who a caller is, whatever others are called: `key:<public id>` or `user:<number>`."""
     return f"key:{user.key_id}" if isinstance(user, Caller) else f"user:{user.pk}"
 
 
-def _name(user: Caller | AbstractBaseUser | AnonymousUser) -> str:
-    return str(user) if isinstance(user, Caller) else user.get_username()
+def name_of(caller: AnyCaller) -> str:
+    """What a caller is called, for people."""
+    return str(caller) if isinstance(caller, Caller) else caller.get_username()

@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog.access import READ
+from catalog.access import READ, reach, require
 from catalog.models import Feature, FeatureGroup, FeatureType, Status
 from catalog.openapi import documented, in_path
 from engine.errors import AmbiguousName, NotFound, Problem, near_names
@@ -36,13 +36,15 @@ class GroupsSerializer(serializers.Serializer[Any]):
 
 
 class GroupsView(APIView):
-    """`GET /groups`: every feature group, by name."""
+    """`GET /groups`: every feature group that the caller may read, by name."""
 
     scopes = {"GET": READ}
 
     @documented("list_groups", answers={200: GroupsSerializer})
     def get(self, request: Request) -> HttpResponse:
         groups = FeatureGroup.objects.select_related("entity").annotate(num_features=Count("features"))
+        if (readable := reach(request.user, READ)) is not None:
+            groups = groups.filter(name__in=readable)
         return json_response({"groups": [_group(group) for group in groups]})
 
 
@@ -85,13 +87,16 @@ class FeatureMetadataSerializer(FeatureSerializer):
 
 
 class FeaturesView(APIView):
-    """`GET /features`: every feature, by group."""
+    """`GET /features`: every feature that the caller may read, by group."""
 
     scopes = {"GET": READ}
 
     @documented("list_features", answers={200: FeaturesSerializer})
     def get(self, request: Request) -> HttpResponse:
-        return json_response({"features": [feature_summary(feature) for feature in _features()]})
+        features = _features()
+        if (readable := reach(request.user, READ)) is not None:
+            features = features.filter(group__name__in=readable)
+        return json_response({"features": [feature_summary(feature) for feature in features]})
 
 
 def _features() -> QuerySet[Feature]:
@@ -128,7 +133,9 @@ class FeatureMetadataView(APIView):
         parameters=[in_path("entity", "An entity or a group."), in_path("feature", "A name, or group:name.")],
     )
     def get(self, request: Request, entity: str, feature: str) -> HttpResponse:
-        return json_response(feature_metadata(find_feature(entity, feature)))
+        found = find_feature(entity, feature)
+        require(request.user, READ, found)
+        return json_response(feature_metadata(found))
 
 
 def find_feature(entity: str, name: str) -> Feature:

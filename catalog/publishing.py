@@ -11,10 +11,11 @@ import logging
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models.signals import post_delete, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 
 from catalog import stores
 from catalog.models import (
+    PII,
     CatalogState,
     Entity,
     Feature,
@@ -25,6 +26,7 @@ from catalog.models import (
     OfflineDamage,
     ServiceFeature,
     StoredSchema,
+    Tag,
 )
 from engine.errors import Unavailable
 from engine.online.store import State
@@ -55,6 +57,25 @@ def connect() -> None:
         pre_save.connect(_before_save, sender=model, dispatch_uid="catalog.publishing")
         post_save.connect(_after_save, sender=model, dispatch_uid="catalog.publishing")
         post_delete.connect(_after_delete, sender=model, dispatch_uid="catalog.publishing")
+
+    for thing in (Feature, FeatureGroup):
+        m2m_changed.connect(_tags_changed, sender=thing.tags.through, dispatch_uid="catalog.publishing")
+    for moment in (pre_save, post_save, post_delete):
+        moment.connect(_tag_changed, sender=Tag, dispatch_uid="catalog.publishing")
+
+
+def _tags_changed(action: str, pk_set: set[int] | None, reverse: bool, **_: Any) -> None:
+    """Of all tags a reader notices one: it says that values are about persons."""
+    if action not in ("post_add", "post_remove", "pre_clear") or reverse:
+        return
+    if pk_set is None or Tag.objects.filter(pk__in=pk_set, name=PII).exists():
+        changed()
+
+
+def _tag_changed(instance: Tag, **_: Any) -> None:
+    """Saved under that name or deleted; before it is saved, when it had the name."""
+    if instance.pk and (instance.name == PII or Tag.objects.filter(pk=instance.pk, name=PII).exists()):
+        changed()
 
 
 def _redefine(**_: Any) -> None:

@@ -34,7 +34,10 @@ GroupVersion = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class FeatureSnapshot:
-    """A feature as readers see it: its group's `version`, the effective `status`, `replaced_by` as `group:name`."""
+    """A feature as readers see it: its group's `version`, the effective `status`, `replaced_by` as `group:name`.
+
+    is_personal: whether reading its values needs `pii:read`.
+    """
 
     name: str
     group: str
@@ -44,6 +47,7 @@ class FeatureSnapshot:
     replaced_by: str = ""
     deprecated_at: datetime | None = None
     sunset_at: datetime | None = None
+    is_personal: bool = False
 
     @property
     def full_name(self) -> str:
@@ -105,12 +109,12 @@ def load() -> Catalog:
     """Read the catalog from the database: its version first, so that a change in between shows as a newer one."""
     current = CatalogState.current()
     entities = {entity.name: entity.key_fields() for entity in Entity.objects.prefetch_related("join_keys")}
-    layouts, damages = _layouts(), _damages()
+    layouts, damages, personal = _layouts(), _damages(), Feature.objects.personal()
     groups = FeatureGroup.objects.select_related("entity").prefetch_related("features__replaced_by__group")
     return Catalog(
         State(current.version, current.epoch),
         entities,
-        {group.name: _group(group, layouts, damages) for group in groups},
+        {group.name: _group(group, layouts, damages, personal) for group in groups},
         {(service.name, service.version): _service(service) for service in _services()},
     )
 
@@ -132,9 +136,12 @@ def _group(
     group: FeatureGroup,
     layouts: Mapping[GroupVersion, Mapping[int, tuple[str, ...]]],
     damages: Mapping[GroupVersion, str],
+    personal: frozenset[int],
 ) -> GroupSnapshot:
     at = (group.pk, group.version)
-    features = {feature.name: _feature(feature, group) for feature in group.features.all()}
+    features = {
+        feature.name: _feature(feature, group, is_personal=feature.pk in personal) for feature in group.features.all()
+    }
     return GroupSnapshot(
         group.name,
         group.version,
@@ -147,7 +154,7 @@ def _group(
     )
 
 
-def _feature(feature: Feature, group: FeatureGroup) -> FeatureSnapshot:
+def _feature(feature: Feature, group: FeatureGroup, *, is_personal: bool) -> FeatureSnapshot:
     feature.group = group
     return FeatureSnapshot(
         feature.name,
@@ -158,6 +165,7 @@ def _feature(feature: Feature, group: FeatureGroup) -> FeatureSnapshot:
         str(feature.replaced_by) if feature.replaced_by else "",
         feature.deprecated_at or group.deprecated_at,
         feature.sunset_at,
+        is_personal,
     )
 
 

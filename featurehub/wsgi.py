@@ -10,6 +10,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "featurehub.settings")
 
 django_application = get_wsgi_application()
 
-from serving.hot_path import HotPath  # noqa: E402  it needs Django set up
+from catalog import background  # noqa: E402  it needs Django set up
+from serving.hot_path import HotPath  # noqa: E402  the same
 
 application = HotPath(django_application)
+background.start()

@@ -23,6 +23,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from catalog.access import MANAGE, READ_PII, WRITE, allowed
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
 from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.admin.moment import moment_text
@@ -91,6 +92,7 @@ def _list_action(name: str) -> Callable[..., HttpResponse]:
 
 @admin.register(QuarantinedRule)
 class QuarantinedRuleAdmin(ReadOnlyAdmin):
+    group_path = "run__group__name"
     list_display = ["broken", "group", "state_label", "waiting", "rows", "detail", "run_started"]
     list_select_related = ["run__group"]
     list_filter = [StateFilter, "rule", ["run__group", AutocompleteSelectFilter]]
@@ -112,12 +114,20 @@ class QuarantinedRuleAdmin(ReadOnlyAdmin):
     replay_selected = _list_action("replay")
     discard_selected = _list_action("discard")
 
+    def get_fieldsets(self, request: HttpRequest, obj: QuarantinedRule | None = None) -> list[tuple[str | None, Any]]:
+        """Rejected rows hold values like accepted ones: without `pii:read` those about persons are not shown."""
+        sections = super().get_fieldsets(request, obj)
+        group = obj.run.group if obj else None
+        if group and group.holds_personal() and not allowed(request.user, READ_PII, group):
+            return [section for section in sections if "payloads" not in section[1]["fields"]]
+        return sections
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[QuarantinedRule]:
-        return QuarantinedRule.objects.of_ended_runs().with_state()
+        return self.within_reach(request, QuarantinedRule.objects.of_ended_runs().with_state())
 
     def has_settle_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         """Rejected rows are not edited here, but whoever may change them may have them replayed or discarded."""
-        return request.user.has_perm("ingestion.change_quarantinedrule")
+        return self.may(request, WRITE, object_id)
 
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Nothing to do where no row waits."""
@@ -126,6 +136,7 @@ class QuarantinedRuleAdmin(ReadOnlyAdmin):
 
     def settle(self, request: HttpRequest, chosen: Sequence[QuarantinedRule], name: str, *, back: str) -> HttpResponse:
         """Ask first, for a reason where one is needed; once confirmed, settle the rows of each group together."""
+        self.require_each(request, WRITE, chosen)
         confirmed = is_confirmed(request)
         form = (DiscardForm if name == "discard" else Nothing)(request.POST if confirmed else None)
         if confirmed and form.is_valid():
@@ -234,6 +245,7 @@ def _run_link(run: Run) -> SafeString:
 
 @admin.register(SourceFile)
 class SourceFileAdmin(ReadOnlyAdmin):
+    group_path = "group__name"
     list_display = ["path", "group", "bytes", "short_hash", "run"]
     list_select_related = ["group", "run__group"]
     list_filter = [["group", AutocompleteSelectFilter]]
@@ -254,6 +266,7 @@ class SourceFileAdmin(ReadOnlyAdmin):
 class StoredVersionAdmin(ReadOnlyAdmin):
     """The versions of groups that rows are stored of; one that is not served any more is dropped from its page."""
 
+    group_path = "group__name"
     list_display = ["group", "group_version", "served", "delta_version"]
     list_select_related = ["group"]
     list_filter = [["group", AutocompleteSelectFilter]]
@@ -297,8 +310,9 @@ class StoredVersionAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(reverse("admin:ingestion_onlinecursor_changelist"))
 
     def has_drop_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        """Versions are not edited here, but whoever may change the group may drop an old one."""
-        return request.user.has_perm("catalog.change_featuregroup")
+        """Versions are not edited here, but whoever may delete of the group may drop an old one."""
+        stored = None if object_id is None else self._by_key(object_id)
+        return stored is not None and allowed(request.user, MANAGE, stored.group)
 
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Nothing to drop where the version is served."""

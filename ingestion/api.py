@@ -13,7 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog.access import READ, WRITE, principal_of
+from catalog.access import READ, WRITE, principal_of, require
 from catalog.api import json_response
 from catalog.bodies import parse_object, read_body
 from catalog.models import FeatureGroup, Run, RunKind, RunState
@@ -263,4 +263,5 @@ class RunView(APIView):
         run = Run.objects.select_related("group").filter(pk=id).first()
         if run is None:
             raise NotFound(f"There is no run {id}.")
+        require(request.user, READ, run)
         return json_response(run.summary())

@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog.access import WRITE
+from catalog.access import WRITE, require
 from catalog.api import json_response
 from catalog.bodies import parse_object, read_body, require_keys
 from catalog.openapi import documented
@@ -49,6 +49,7 @@ class PushView(APIView):
     def post(self, request: Request) -> HttpResponse:
         body = read_body(request)
         name, rows = rows_of_feast(parse_object(body))
+        require(request.user, WRITE, [name])
         try:
             pushed = push(find_target(name), rows, by=str(request.user), repeatable=repeatable(request, "feast", body))
         except InvalidRows as error:

@@ -14,7 +14,7 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog.access import READ, WRITE
+from catalog.access import READ, READ_PII, WRITE, allowed
 from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
 from catalog.models import RunKind
@@ -59,7 +59,7 @@ class QuarantinedRuleSerializer(serializers.Serializer[Any]):
     rows = serializers.IntegerField()
     pending = serializers.IntegerField(help_text="Rows that a replay would take up.")
     state = serializers.ChoiceField(QuarantineState.values)
-    samples = SampleSerializer(many=True)
+    samples = SampleSerializer(many=True, help_text="The first rows; none where `pii:read` is needed and not held.")
     replay = serializers.UUIDField(allow_null=True, help_text="The run that replays or has replayed them.")
     discarded = DiscardedSerializer(allow_null=True)
     created_at = serializers.DateTimeField()
@@ -105,11 +105,13 @@ class ListView(APIView):
         given = parameters(request, "run", "column", "rule", "state", "limit", "cursor")
         selection = selection_of({name: given[name] for name in ("run", "column", "rule", "state") if name in given})
         _require_limit(given.get("limit", "1"))
-        found = rules_of(group_named(group), selection)
+        target = group_named(group)
+        found = rules_of(target, selection)
+        shows_samples = not target.holds_personal() or allowed(request.user, READ_PII, target)
         pages = Pages()
         return json_response(
             {
-                "results": [rule.summary() for rule in _page(pages, found, request)],
+                "results": [rule.summary(shows_samples=shows_samples) for rule in _page(pages, found, request)],
                 "next": pages.get_next_link(),
                 "previous": pages.get_previous_link(),
             }

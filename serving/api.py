@@ -23,6 +23,7 @@ from engine.errors import InvalidInput, Problem, near_names
 from engine.status import STATUSES
 from serving import arrow, vectors
 from serving.lookup import key_columns, read_entity
+from serving.rights import for_caller
 from serving.vectors import MakePlan, Vectors, rfc3339
 
 INCLUDES = ("statuses", "event_timestamps")
@@ -61,7 +62,13 @@ class EntityVectorView(APIView):
     )
     def get(self, request: Request, entity: str, id: str) -> HttpResponse:
         query = _query(request)
-        found, labels = read_entity(entity, id, features=query.get("features"), service=query.get("feature_service"))
+        found, labels = read_entity(
+            entity,
+            id,
+            features=query.get("features"),
+            service=query.get("feature_service"),
+            caller=request.user,
+        )
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
             return _arrow_response(found, key_columns(id, found.plan), INCLUDES if "include" in query else (), headers)
@@ -160,7 +167,7 @@ class VectorsView(APIView):
     def post(self, request: Request) -> HttpResponse:
         as_string = _parameters(request, {"int64": INT64}).get("int64") == "string"
         asked = parse_request(read_object(request))
-        found = vectors.read(asked.make_plan, asked.entities)
+        found = vectors.read(for_caller(request.user, asked.make_plan), asked.entities)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
             return _arrow_response(found, asked.entities, asked.include, headers)

@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from catalog import snapshot, source_roots
-from catalog.access import READ, WRITE
+from catalog.access import READ, WRITE, AnyCaller, allowed, require
 from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
 from catalog.models import TrainingDataset
@@ -25,6 +25,8 @@ from engine.errors import InvalidInput
 from engine.parquet import open_parquet
 from engine.schema import EVENT_TIMESTAMP
 from serving import arrow, datasets, spines
+from serving.plan import Plan
+from serving.rights import require_personal
 from serving.splits import Split
 from serving.training import Asked, Engine
 
@@ -73,7 +75,8 @@ class DatasetsView(APIView):
 
     @documented("training_datasets", answers={200: DatasetListSerializer})
     def get(self, request: Request) -> HttpResponse:
-        known = TrainingDataset.objects.select_related("run")
+        every = TrainingDataset.objects.select_related("run")
+        known = [dataset for dataset in every if allowed(request.user, READ, dataset)]
         listed = [{k: v for k, v in dataset.summary().items() if k != "manifest"} for dataset in known]
         return json_response({"datasets": listed})
 
@@ -84,13 +87,13 @@ class DatasetsView(APIView):
         body=DatasetBodySerializer,
     )
     def post(self, request: Request) -> HttpResponse:
-        dataset = _registered(read_object(request), by=str(request.user))
+        dataset = _registered(read_object(request), caller=request.user)
         transaction.on_commit(lambda: datasets.hand_over(dataset))
         location = f"/api/v1/training-datasets/{dataset.name}"
         return json_response(dataset.summary(), status=202, headers={"Location": location})
 
 
-def _registered(body: dict[str, Any], *, by: str) -> TrainingDataset:
+def _registered(body: dict[str, Any], *, caller: AnyCaller) -> TrainingDataset:
     optional = {"feature_service", "features", "event_timestamp", "known_at", "statuses", "split", "engine"}
     require_keys(body, required={"name", "spine"}, optional=optional)
     for name, kind in {"name": str, "event_timestamp": str, "known_at": bool, "statuses": bool}.items():
@@ -99,17 +102,19 @@ def _registered(body: dict[str, Any], *, by: str) -> TrainingDataset:
     if body.get("engine", "duckdb") not in get_args(Engine):
         raise InvalidInput(f"engine is one of {', '.join(get_args(Engine))}; got {body['engine']!r}.")
     asked = _asked(body.get("feature_service"), body.get("features"))
+    plan = asked.make_plan()(snapshot.load())
+    require(caller, WRITE, plan.group_names)
     event_timestamp = body.get("event_timestamp", EVENT_TIMESTAMP)
     return datasets.register(
         body["name"],
         asked,
-        _spine(body["spine"], asked, event_timestamp),
+        _spine(body["spine"], plan, event_timestamp),
         event_timestamp=event_timestamp,
         known_at=body.get("known_at", False),
         statuses=body.get("statuses", False),
         split=Split.from_json(body["split"]) if body.get("split") is not None else None,
         engine=body.get("engine", "duckdb"),
-        by=by,
+        by=str(caller),
     )
 
 
@@ -123,16 +128,22 @@ def _asked(service: object, features: object) -> Asked:
     raise InvalidInput("feature_service is a name or name@version, features a list of at least one name.")
 
 
-def _spine(spine: object, asked: Asked, event_timestamp: str) -> pa.Table | Path:
+def _spine(spine: object, plan: Plan, event_timestamp: str) -> pa.Table | Path:
     if isinstance(spine, list):
-        keys = asked.make_plan()(snapshot.load()).keys
-        return spines.of_rows(spine, event_timestamp=event_timestamp, keys=keys)
+        return spines.of_rows(spine, event_timestamp=event_timestamp, keys=plan.keys)
     if isinstance(spine, dict) and isinstance(spine.get("path"), str) and len(spine) == 1:
         found = source_roots.find(spine["path"])
         if len(found) == 1:
             return found[0]
         raise InvalidInput(f"{spine['path']!r} means {len(found)} files; a spine is one.")
     raise InvalidInput('spine is a list of rows, or {"path": "a file below a source root"}.')
+
+
+def _found(name: str, caller: AnyCaller, action: str) -> TrainingDataset:
+    """The dataset, if the caller may do this with all the groups in it; raises NotFound, NotAllowed."""
+    dataset = datasets.find(name)
+    require(caller, action, dataset)
+    return dataset
 
 
 class DatasetView(APIView):
@@ -142,11 +153,11 @@ class DatasetView(APIView):
 
     @documented("training_dataset", answers={200: DatasetSerializer}, problems=[404], parameters=[NAME])
     def get(self, request: Request, name: str) -> HttpResponse:
-        return json_response(datasets.find(name).summary())
+        return json_response(_found(name, request.user, READ).summary())
 
     @documented("drop_training_dataset", answers={204: None}, problems=[404, 409], parameters=[NAME])
     def delete(self, request: Request, name: str) -> HttpResponse:
-        datasets.drop(datasets.find(name))
+        datasets.drop(_found(name, request.user, WRITE))
         return HttpResponse(status=204)
 
 
@@ -177,7 +188,9 @@ class DatasetDataView(APIView):
         parameters=[NAME],
     )
     def get(self, request: Request, name: str) -> HttpResponseBase:
-        path = datasets.data_file(datasets.find(name))
+        dataset = _found(name, request.user, READ)
+        require_personal(request.user, dataset.feature_names())
+        path = datasets.data_file(dataset)
         if isinstance(request.accepted_renderer, ArrowRenderer):
             return StreamingHttpResponse(_stream(path), content_type=arrow.MEDIA_TYPE)
         return FileResponse(path.open("rb"), content_type=PARQUET, as_attachment=True, filename=f"{name}.parquet")

@@ -22,6 +22,7 @@ from engine.instants import rfc3339
 from engine.status import PRESENT, STATUSES
 from serving import vectors
 from serving.api import deprecation_headers, make_plan
+from serving.rights import for_caller
 from serving.vectors import Vectors
 
 #: What Feast says of a value that has no time.
@@ -68,7 +69,8 @@ class FeastVectorsView(APIView):
         optional = {"features", "feature_service", "full_feature_names", "include_feature_view_version_metadata"}
         require_keys(document, required={"entities"}, optional=optional)
         entities = _columns(document["entities"])
-        found = vectors.read(make_plan(document.get("feature_service"), document.get("features") or None), entities)
+        plans = make_plan(document.get("feature_service"), document.get("features") or None)
+        found = vectors.read(for_caller(request.user, plans), entities)
         answer = _as_feast(found, entities, full_names=bool(document.get("full_feature_names")))
         return json_response(answer, headers=deprecation_headers(found.plan.deprecated))
 

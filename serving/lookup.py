@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from catalog.access import AnyCaller
 from catalog.models import Status
 from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.entity_key import parse_id
@@ -12,15 +13,22 @@ from engine.errors import EntityNotFound, InvalidInput
 from engine.status import NOT_FOUND
 from serving import names, vectors
 from serving.plan import Plan, remembered
+from serving.rights import for_caller
 from serving.vectors import Vectors
 
 
 def read_entity(
-    entity: str, id: str, *, features: str | None = None, service: str | None = None
+    entity: str,
+    id: str,
+    *,
+    features: str | None = None,
+    service: str | None = None,
+    caller: AnyCaller | None = None,
 ) -> tuple[Vectors, list[str]]:
     """One entity's vector and the label of each value; `features` is a comma list, all servable ones by default.
 
-    Raises EntityNotFound when there is no row of the entity in any asked group.
+    Raises EntityNotFound when there is no row of the entity in any asked group, and NotAllowed when `caller` may not
+    read all of them; without one everything may be read.
     """
     asked = [name.strip() for name in features.split(",")] if features is not None else None
 
@@ -28,7 +36,7 @@ def read_entity(
         key = ("entity", entity, features, service)
         return remembered(key, catalog, lambda catalog: _features_of_entity(entity, asked, service, catalog))
 
-    found = vectors.read(make_plan, partial(key_columns, id))
+    found = vectors.read(for_caller(caller, make_plan) if caller else make_plan, partial(key_columns, id))
     if found.plan.features and set(found.statuses[0]) == {NOT_FOUND}:
         raise EntityNotFound(f"There is no row of {entity} {id!r} in the asked groups.")
     return found, asked or labels_of(found.plan.features)

@@ -60,6 +60,7 @@ class Plan:
     """How to read one feature list: `features` in the order asked, `keys` every join key that is needed.
 
     is_plain_json: whether JSON has the values as they are stored, as it has no timestamps and embeddings.
+    group_names, personal: what the caller's rights are compared with; `personal` names features that need `pii:read`.
     """
 
     features: tuple[FeatureSnapshot, ...]
@@ -68,6 +69,8 @@ class Plan:
     keys: tuple[Field, ...]
     groups: tuple[GroupRead, ...]
     deprecated: tuple[FeatureSnapshot, ...]
+    group_names: frozenset[str]
+    personal: tuple[str, ...]
 
 
 def remembered(asked: Hashable, catalog: Catalog, choose: Callable[[Catalog], Sequence[FeatureSnapshot]]) -> Plan:
@@ -102,6 +105,8 @@ def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
         keys,
         tuple(_group_read(catalog.groups[name], features, catalog, places) for name in names),
         tuple(dict.fromkeys(feature for feature in features if feature.status == Status.DEPRECATED)),
+        frozenset(names),
+        tuple(dict.fromkeys(feature.full_name for feature in features if feature.is_personal)),
     )
 
 

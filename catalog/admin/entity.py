@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
+from catalog.admin.guarded import GuardedInline
 from catalog.admin.owner import OwnerFilter
 from catalog.admin.position import PositionedForm, PositionedFormSet
 from catalog.admin.recorded import RecordedAdmin
@@ -21,7 +21,7 @@ def has_rows(entity: Entity | None) -> bool:
     return entity is not None and StoredSchema.objects.filter(group__entity=entity).exists()
 
 
-class JoinKeyInline(TabularInline):
+class JoinKeyInline(GuardedInline):
     """The keys in their order; fixed once rows are stored under them, since every row's place depends on them."""
 
     model = JoinKey
@@ -60,7 +60,7 @@ class EntityAdmin(GuardedRemoval, RecordedAdmin):
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Entity | None = None) -> list[str]:
-        return ["name"] if has_rows(obj) else []
+        return [*(["name"] if has_rows(obj) else []), *self.fields_of_managers(request, obj)]
 
     @display(description="Join keys")
     def keys(self, entity: Entity) -> str:

@@ -136,6 +136,7 @@ def _with_picture(detail: str) -> str:
 @admin.register(Feature)
 class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     form = FeatureForm
+    group_path = "group__name"
     list_display = ["name", "group", "entity", "dtype", "type", "status_label", "answered_by", "tag_names"]
     list_select_related = ["group__entity", "group__owner", "owner"]
     list_filter = [
@@ -184,7 +185,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
             kwargs["choices"] = [("", "As its group"), *FIRST_STATUSES]
         return super().formfield_for_choice_field(db_field, request, **kwargs)
 
-    def save_model(self, request: HttpRequest, obj: Feature, form: forms.Form, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Feature, form: forms.ModelForm, change: bool) -> None:
         """A new feature comes last in its group."""
         if not change:
             last = Feature.objects.filter(group=obj.group).aggregate(last=Max("position"))["last"]

@@ -20,7 +20,9 @@ from unfold.decorators import display
 from unfold.forms import PaginationInlineFormSet
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
+from catalog.access import CREATE, MANAGE, allowed
 from catalog.admin.feature import add_feature_link, feature_link
+from catalog.admin.guarded import GuardedInline
 from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.admin.moment import DurationTextField, duration_text, moment_text
 from catalog.admin.owner import OwnerFilter
@@ -29,14 +31,14 @@ from catalog.admin.removal import GuardedRemoval
 from catalog.admin.schedule import due_times
 from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
-from catalog.models import Feature, FeatureGroup, GroupInput, Run, Status
+from catalog.models import Feature, FeatureGroup, GroupInput, GroupRole, Run, Status
 from catalog.models.group import validate_dtype
 from catalog.schemas import changes_of_meaning, problems_of, schema_of, stored_schemas
 from engine.errors import FeaturehubError
 from engine.schema import GroupSchema
 
 
-class FeatureTable(TabularInline):
+class FeatureTable(GuardedInline):
     """The group's features, to look at; each is changed on its own page."""
 
     model = Feature
@@ -111,7 +113,7 @@ class GroupInputFormSet(PaginationInlineFormSet):
         return bool(form.instance.pk) or form.has_changed()
 
 
-class GroupInputInline(TabularInline):
+class GroupInputInline(GuardedInline):
     model = GroupInput
     form = GroupInputForm
     formset = GroupInputFormSet
@@ -119,6 +121,20 @@ class GroupInputInline(TabularInline):
     extra = 0
     hide_title = True
     verbose_name_plural = "Inputs: raw columns that transformations read, kept offline and never served"
+
+
+class GroupRoleInline(GuardedInline):
+    """Which teams may do what with the group, beside its owner's; decided by who may do everything with it."""
+
+    model = GroupRole
+    fields = ["team", "role"]
+    autocomplete_fields = ["team"]
+    extra = 0
+    hide_title = True
+    verbose_name_plural = "Roles of teams"
+
+    def _may_change(self, request: HttpRequest, obj: models.Model | None) -> bool:
+        return obj is not None and allowed(request.user, MANAGE, obj)
 
 
 class FeatureGroupForm(forms.ModelForm):
@@ -155,6 +171,7 @@ class FeatureGroupForm(forms.ModelForm):
 @admin.register(FeatureGroup)
 class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     form = FeatureGroupForm
+    group_path = "name"
     list_display = [
         *["name", "version", "entity", "owner", "status_label", "ttl_text", "freshness_text", "source"],
         *["last_run", "next_run"],
@@ -196,11 +213,12 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureGroup | None = None) -> list[str]:
         """A group with rows keeps its name: its tables and keys bear it."""
-        shown = ["status_now", "last_run", "next_run", "add_feature"]
-        return [*shown, "name"] if obj and obj.schemas.exists() else shown
+        shown = ["status_now", "last_run", "next_run", "add_feature", *self.fields_of_managers(request, obj)]
+        keeps_name = obj and (obj.schemas.exists() or not self.may(request, CREATE))  # roles are in a group by its name
+        return [*shown, "name"] if keeps_name else shown
 
     def get_inlines(self, request: HttpRequest, obj: FeatureGroup | None) -> list[type[TabularInline]]:
-        return [FeatureTable, GroupInputInline] if obj else [GroupInputInline]
+        return [FeatureTable, GroupInputInline, GroupRoleInline] if obj else [GroupInputInline]
 
     def formfield_for_choice_field(
         self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any

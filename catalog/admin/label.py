@@ -28,6 +28,7 @@ COLOURS: dict[str, str] = {
     "superseded": "info",
     "valid": "success",
     "revoked": "danger",
+    "expired": "warning",
 }
 #: Names in the icon font that the theme brings.
 ICONS: dict[str, str] = {
@@ -50,6 +51,7 @@ ICONS: dict[str, str] = {
     "superseded": "history",
     "valid": "check_circle",
     "revoked": "block",
+    "expired": "timer_off",
 }
 
 

@@ -11,6 +11,7 @@ from catalog.models import OfflineDamage
 
 @admin.register(OfflineDamage)
 class OfflineDamageAdmin(ReadOnlyAdmin):
+    group_path = "group__name"
     list_display = ["path", "group", "detail", "is_missing_online", "found_at"]
     list_select_related = ["group"]
     list_filter = [["group", AutocompleteSelectFilter]]

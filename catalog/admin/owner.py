@@ -7,10 +7,10 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
+from catalog.admin.guarded import GuardedAdmin
 from catalog.admin.recorded import RecordedAdmin
 from catalog.models import Owner, Tag
 
@@ -23,7 +23,7 @@ class OwnerFilter(DropdownFilter):
     title = "owner"
     parameter_name = "owner"
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> list[tuple[Any, str]]:
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, str]]:
         return [(NOBODY, "Nobody"), *Owner.objects.values_list("pk", "name")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -53,6 +53,6 @@ class OwnerAdmin(RecordedAdmin):
 
 
 @admin.register(Tag)
-class TagAdmin(ModelAdmin):
+class TagAdmin(GuardedAdmin):
     list_display = ["name"]
     search_fields = ["name"]

@@ -14,6 +14,7 @@ from simple_history.template_utils import HistoricalRecordContextHelper
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from catalog.admin.guarded import GuardedAdmin
 from catalog.admin.moment import moment_text
 
 
@@ -26,7 +27,7 @@ class ChangeWords(HistoricalRecordContextHelper):
         return moment_text(value) if isinstance(value, datetime) else super().prepare_delta_change_value(change, value)
 
 
-class RecordedAdmin(SimpleHistoryAdmin, ModelAdmin):
+class RecordedAdmin(GuardedAdmin, SimpleHistoryAdmin, ModelAdmin):
     """History says who changed what and when; going back is a change like any other, made in the form.
 
     A revert would bring back the old status too, past the lifecycle's checks; it is refused.

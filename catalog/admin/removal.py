@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db import models
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 
+from catalog.admin.guarded import GuardedAdmin
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status
 
 
@@ -42,12 +42,11 @@ def is_stored(feature: Feature) -> bool:
     return any(feature.name == column[0] for columns in written for column in columns["features"])
 
 
-class GuardedRemoval(ModelAdmin):
+class GuardedRemoval(GuardedAdmin):
     """Deleting is offered on the page of a thing that may be deleted, never for a selection."""
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        allowed: bool = super().has_delete_permission(request, obj)
-        return allowed and (obj is None or may_be_deleted(obj))
+        return super().has_delete_permission(request, obj) and (obj is None or may_be_deleted(obj))
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         actions: dict[str, Any] = super().get_actions(request)

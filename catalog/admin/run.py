@@ -16,6 +16,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from catalog import runs
+from catalog.access import WRITE
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
 from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.admin.read_only import ReadOnlyAdmin
@@ -55,6 +56,7 @@ def _list_action(name: str) -> Callable[..., HttpResponse]:
 
 @admin.register(Run)
 class RunAdmin(ReadOnlyAdmin):
+    group_path = "group__name"
     list_display = ["short_id", "subject", "kind", "state_label", *_COUNTS, "duration", "delta_version", "created_at"]
     list_select_related = ["group", "dataset"]
     list_filter = ["state", "kind", ["group", AutocompleteSelectFilter], ["created_at", RangeDateTimeFilter]]
@@ -81,7 +83,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     def has_settle_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         """Runs are not edited, but whoever may change them may end them and have them tried again."""
-        return request.user.has_perm("catalog.change_run")
+        return self.may(request, WRITE, object_id)
 
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
         """Only what may follow the run's state now."""
@@ -94,6 +96,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     def settle(self, request: HttpRequest, chosen: Sequence[Run], name: str, *, back: str) -> HttpResponse:
         """Ask first; once confirmed, cancel or retry each run by itself and say what came of it."""
+        self.require_each(request, WRITE, chosen)
         if is_confirmed(request):
             for run in chosen:
                 self._settle_one(request, run, name)

@@ -13,6 +13,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
+from catalog.admin.guarded import GuardedAdmin
 from catalog.admin.moment import moment_text
 
 for model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
@@ -49,7 +50,7 @@ class PeriodicTaskForm(beat.PeriodicTaskForm):
 
 
 @admin.register(PeriodicTask)
-class PeriodicTaskAdmin(beat.PeriodicTaskAdmin, ModelAdmin):
+class PeriodicTaskAdmin(GuardedAdmin, beat.PeriodicTaskAdmin, ModelAdmin):
     form = PeriodicTaskForm
     date_hierarchy = None
     list_display = ["name", "enabled", "scheduler", "group_name", "last_run_at", "next_due", "one_off"]
@@ -100,7 +101,7 @@ class PeriodicTaskInline(beat.PeriodicTaskInline, TabularInline):
     tab = False
 
 
-class ScheduleAdmin(ModelAdmin):
+class ScheduleAdmin(GuardedAdmin):
     inlines = [PeriodicTaskInline]
 
 

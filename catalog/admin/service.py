@@ -9,10 +9,10 @@ from django.contrib import admin
 from django.db import models
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
 from unfold.decorators import display
 
+from catalog.admin.guarded import GuardedInline
 from catalog.admin.owner import OwnerFilter
 from catalog.admin.position import PositionedForm, PositionedFormSet
 from catalog.admin.recorded import RecordedAdmin
@@ -28,7 +28,7 @@ def is_fixed(service: FeatureService | None) -> bool:
     return service is not None and service.status != Status.DRAFT
 
 
-class ServiceFeatureInline(TabularInline):
+class ServiceFeatureInline(GuardedInline):
     """The chosen features; of a service that was active somebody's model depends on them: make a new version."""
 
     model = ServiceFeature
@@ -74,7 +74,8 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         return ["name", "version", *shown, "description", "owner", "tags"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        return ["status_now", "changed_since", *(["name", "version"] if is_fixed(obj) else [])]
+        kept = [*(["name", "version"] if is_fixed(obj) else []), *self.fields_of_managers(request, obj)]
+        return ["status_now", "changed_since", *kept]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"status": Status.DRAFT, **super().get_changeform_initial_data(request)}

@@ -11,6 +11,7 @@ from catalog.models import DataSource
 
 @admin.register(DataSource)
 class DataSourceAdmin(RecordedAdmin):
+    group_path = "group__name"
     list_display = ["name", "kind", "path", "read_by"]
     list_select_related = ["group"]
     list_filter = ["kind"]

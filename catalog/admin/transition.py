@@ -14,13 +14,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
 from unfold.dataclasses import UnfoldAction
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelect2Widget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
+from catalog.access import REGISTRY
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
+from catalog.admin.guarded import GuardedAdmin
 from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.lifecycle import Thing, change_status, readers_of
 from catalog.models import Feature, Status
@@ -117,7 +118,7 @@ def _list_action(name: str) -> Callable[..., HttpResponse]:
     return action(description=description, permissions=["change"])(of_selected)
 
 
-class StatusActions(ModelAdmin):
+class StatusActions(GuardedAdmin):
     """Activate, deprecate and archive, of one thing on its page and of several in the list."""
 
     actions = ["activate_selected", "deprecate_selected", "archive_selected"]
@@ -157,6 +158,7 @@ class StatusActions(ModelAdmin):
         self, request: HttpRequest, things: Sequence[Thing], status: Status, *, back: str
     ) -> HttpResponse:
         """Ask first; once confirmed, change each thing by itself and say what came of it."""
+        self.require_each(request, REGISTRY, things)
         confirmed = is_confirmed(request)
         form = _form_for(things, status, request.POST if confirmed else None)
         if confirmed and form.is_valid():

@@ -7,7 +7,8 @@ from catalog.models.entity import Entity, JoinKey
 from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
-from catalog.models.owner import Owner, Tag
+from catalog.models.owner import PII, Owner, Tag
+from catalog.models.role import GroupRole, Role
 from catalog.models.run import Run, RunKind, RunState
 from catalog.models.service import FeatureService, ServiceFeature
 from catalog.models.source import DataSource
@@ -15,6 +16,7 @@ from catalog.models.state import CatalogState
 from catalog.models.status import Status
 
 __all__ = [
+    "PII",
     "Acceptance",
     "ApiKey",
     "CatalogState",
@@ -25,10 +27,12 @@ __all__ = [
     "FeatureService",
     "FeatureType",
     "GroupInput",
+    "GroupRole",
     "JoinKey",
     "OfflineDamage",
     "OnViolation",
     "Owner",
+    "Role",
     "Run",
     "RunKind",
     "RunState",

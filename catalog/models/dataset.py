@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import models
 
+from catalog.models.feature import Feature
 from catalog.models.group import FeatureGroup
 from catalog.models.naming import name_constraint, name_field
 from catalog.models.run import Run, RunState
@@ -46,6 +47,23 @@ class TrainingDataset(models.Model):
     def rows(self) -> int | None:
         """How many rows it has; None until it is there."""
         return self.manifest["result"]["rows"] if self.manifest else None
+
+    def feature_names(self) -> frozenset[str]:
+        """Every feature that it has or will have, as `group:name`; of a bare name that several groups have all."""
+        if self.manifest:
+            parts = self.manifest["groups"]
+            return frozenset(f"{part['group']}:{feature['name']}" for part in parts for feature in part["features"])
+        if self.service:
+            name, _, version = self.service.partition("@")
+            services = FeatureService.objects.filter(name=name, **({"version": version} if version else {}))
+            return frozenset(name for service in services for name in service.feature_names())
+        bare = [name for name in self.features if ":" not in name]
+        found = Feature.objects.filter(name__in=bare).select_related("group")
+        return frozenset(self.features) - frozenset(bare) | frozenset(map(str, found))
+
+    def group_names(self) -> frozenset[str]:
+        """The groups that it reads."""
+        return frozenset(name.partition(":")[0] for name in self.feature_names())
 
     def null_rates(self) -> dict[str, float]:
         """The share of null values of each feature; empty until it is there, or without rows."""

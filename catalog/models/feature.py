@@ -8,7 +8,7 @@ from simple_history.models import HistoricalRecords
 
 from catalog.models.group import FeatureGroup, validate_dtype
 from catalog.models.naming import column_constraint, name_constraint, name_field
-from catalog.models.owner import Documented
+from catalog.models.owner import PII, Documented
 from catalog.models.status import Status, effective_status
 from engine.schema import Dtype, FeatureColumn, Transformation
 from engine.validation import Validation
@@ -47,6 +47,12 @@ def default_type(dtype: Dtype) -> str:
     return FeatureType.TEXT if dtype.item == "string" else _TYPE_OF_KIND[dtype.kind]
 
 
+class Features(models.QuerySet["Feature"]):
+    def personal(self) -> frozenset[int]:
+        """The primary keys of those whose values are about persons: they bear the tag `pii`, or their group does."""
+        return frozenset(self.filter(Q(tags__name=PII) | Q(group__tags__name=PII)).values_list("pk", flat=True))
+
+
 class Feature(Documented):
     """One feature. An empty status follows the group's; see `effective_status`.
 
@@ -82,6 +88,7 @@ class Feature(Documented):
     deprecation_reason = models.TextField(blank=True)
     sunset_at = models.DateTimeField(null=True, blank=True, help_text="Announced to readers; nothing happens then.")
 
+    objects = Features.as_manager()
     history = HistoricalRecords(m2m_fields=["tags"])
 
     class Meta:

@@ -12,7 +12,7 @@ from simple_history.models import HistoricalRecords
 
 from catalog.models.entity import Entity
 from catalog.models.naming import column_constraint, name_constraint, name_field
-from catalog.models.owner import Documented
+from catalog.models.owner import PII, Documented
 from catalog.models.source import DataSource
 from catalog.models.status import Status
 from engine.errors import InvalidDefinition
@@ -53,6 +53,7 @@ class FeatureGroup(Documented):
 
     class Meta:
         ordering = ["name"]
+        permissions = [("read_pii_featuregroup", "Can read values of features that are tagged pii")]
         constraints = [
             name_constraint("featuregroup"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="featuregroup_status_is_known"),
@@ -68,6 +69,11 @@ class FeatureGroup(Documented):
 
     def __str__(self) -> str:
         return self.name
+
+    def holds_personal(self) -> bool:
+        """Whether some of its rows' values are about persons: it bears the tag `pii`, or one of its features does."""
+        is_tagged = Q(tags__name=PII) | Q(features__tags__name=PII)
+        return FeatureGroup.objects.filter(is_tagged, pk=self.pk).exists()
 
     def clean(self) -> None:
         from catalog.schemas import validate_group

@@ -32,6 +32,10 @@ class Owner(models.Model):
         return self.name
 
 
+#: The tag of what is about persons: values of a feature that bears it, or whose group does, need `pii:read`.
+PII = "pii"
+
+
 class Tag(models.Model):
     """A word that things in the catalog are found by."""
 

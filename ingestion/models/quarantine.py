@@ -104,8 +104,8 @@ class QuarantinedRule(Settled):
             models.UniqueConstraint(fields=["run", "column", "rule"], name="quarantinedrule_is_unique"),
         ]
 
-    def summary(self) -> dict[str, Any]:
-        """What programs read of one that `with_state` has found."""
+    def summary(self, *, shows_samples: bool = True) -> dict[str, Any]:
+        """What programs read of one that `with_state` has found; samples are withheld as an empty list."""
         discarded = {"at": self.discarded_at, "by": self.discarded_by, "reason": self.discard_reason}
         return {
             "id": self.pk,
@@ -118,7 +118,7 @@ class QuarantinedRule(Settled):
             "rows": self.row_count,
             "pending": self.pending_rows,
             "state": self.state,
-            "samples": self.samples,
+            "samples": self.samples if shows_samples else [],
             "replay": str(self.replay_id) if self.state in _OF_REPLAYS else None,
             "discarded": discarded if self.discarded_at else None,
             "created_at": self.run.created_at,

@@ -12,7 +12,8 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import get_resolver
 
-from tests.catalog.test_access import ROUTES, each_needing_a_key, routes
+from tests.catalog.permission_table import ROUTES, routes
+from tests.catalog.test_access import each_needing_a_key
 
 pytestmark = pytest.mark.django_db
 
@@ -24,11 +25,11 @@ DEPRECATION = ["deprecated_at", "deprecation_reason", "sunset_at"]
 @pytest.fixture
 def client() -> Iterator[Client]:
     """Somebody with a key that reads."""
-    from catalog import access
+    from catalog import access, keys
 
-    access._trusted.clear()
+    keys.forget()
     yield Client(headers={"Authorization": f"Bearer {access.create_key(name='tests', scopes=['read'])[1]}"})
-    access._trusted.clear()
+    keys.forget()
 
 
 @pytest.fixture

@@ -58,6 +58,20 @@ def saved(thing: Any, **values: Any) -> None:
     thing.save()
 
 
+def tag(name: str) -> Any:
+    from catalog.models import Tag
+
+    return Tag.objects.get_or_create(name=name)[0]
+
+
+def tagged(group: Any, name: str) -> Any:
+    """The tag, which the group has had for a while."""
+    from catalog.models import Tag
+
+    group.tags.through.objects.create(featuregroup=group, tag=tag(name))
+    return Tag.objects.get(name=name)
+
+
 NOTICED: dict[str, Callable[[Any], object]] = {
     "a status": lambda g: saved(g, status="deprecated"),
     "a ttl": lambda g: saved(g, ttl=timedelta(days=1)),
@@ -67,6 +81,11 @@ NOTICED: dict[str, Callable[[Any], object]] = {
     "a replacement": lambda g: saved(g.features.first(), replaced_by=g.features.last()),
     "a new feature": lambda g: g.features.create(name="new", dtype="int64", type="numerical"),
     "a feature removed": lambda g: g.features.last().delete(),
+    "a feature about persons": lambda g: g.features.first().tags.add(tag("pii")),
+    "a group about persons": lambda g: g.tags.set([tag("pii")]),
+    "a tag that means it now": lambda g: saved(tagged(g, "private"), name="pii"),
+    "a tag that means it no more": lambda g: saved(tagged(g, "pii"), name="private"),
+    "a tag that is gone": lambda g: tagged(g, "pii").delete(),
     "a new entity": lambda g: type(g.entity).objects.create(name="shop"),
     "a join key": lambda g: g.entity.join_keys.create(name="second", dtype="int64", position=1),
     "a service's status": lambda g: saved(g.features.first().services.get(), status="deprecated"),
@@ -75,11 +94,14 @@ NOTICED: dict[str, Callable[[Any], object]] = {
     ),
     "a stored schema": lambda g: g.schemas.create(version=1, number=1, columns={}),
 }
+
+
 UNNOTICED: dict[str, Callable[[Any], object]] = {
     "a description": lambda g: saved(g, description="better"),
     "a freshness": lambda g: saved(g, freshness=timedelta(days=1)),
     "a feature's description": lambda g: saved(g.features.first(), description="better"),
     "a feature's validation": lambda g: saved(g.features.first(), validation={"not_null": True}),
+    "a tag": lambda g: g.tags.add(tag("purchases")),
     "an input": lambda g: g.inputs.create(name="raw", dtype="int64"),
     "the same once more": lambda g: saved(g, status="active"),
 }
@@ -175,10 +197,10 @@ def test_every_model_that_a_snapshot_reads_is_listened_to(group: Any) -> None:
     from django.test.utils import CaptureQueriesContext
 
     from catalog import snapshot
-    from catalog.models import CatalogState
+    from catalog.models import CatalogState, Tag
     from catalog.publishing import NOTICED as LISTENED
 
     with CaptureQueriesContext(connection) as queries:
         snapshot.load()
     read = {part.split('"')[1] for query in queries for part in query["sql"].split("FROM ")[1:] if '"' in part}
-    assert read <= {model._meta.db_table for model in (*LISTENED, CatalogState)}
+    assert read <= {model._meta.db_table for model in (*LISTENED, Tag, CatalogState)}

@@ -133,5 +133,5 @@ def test_a_file_with_it_in_a_column_name_makes_a_failed_run_that_names_it(
 
 @pytest.mark.parametrize("name", [NUL, "x" * 101])
 def test_a_key_has_a_name_that_every_database_holds(name: str) -> None:
-    with pytest.raises(InvalidInput, match="up to 100"):
+    with pytest.raises(InvalidInput, match="1 to 100 characters"):
         access.create_key(name=name, scopes=["read"])
