@@ -301,6 +301,7 @@ def make_things(world: World) -> dict[str, Any]:
         ApiKey,
         Entity,
         FeatureService,
+        FeatureUse,
         OfflineDamage,
         Owner,
         Run,
@@ -324,6 +325,9 @@ def make_things(world: World) -> dict[str, Any]:
         "catalog_run": run,
         "catalog_trainingdataset": TrainingDataset.objects.get(),
         "catalog_offlinedamage": OfflineDamage.objects.create(group=group, group_version=1, path="p", detail="d"),
+        "catalog_featureuse": FeatureUse.objects.create(
+            feature=group.features.first(), reader="anonymous", day=timezone.now().date(), requests=1
+        ),
         "ingestion_quarantinedrule": QuarantinedRule.objects.create(
             run=ended, column="total_purchases", rule="min_value", detail="d", row_count=1, samples=[]
         ),
