@@ -67,6 +67,14 @@ class HealthView(APIView):
         return json_response(health | causes, status=503 if down else 200)
 
 
+class ReadyView(HealthView):
+    """The same under the name that Kubernetes' users look for."""
+
+    @documented("ready", answers={200: HealthSerializer, 503: HealthSerializer}, is_open=True)
+    def get(self, request: Request) -> HttpResponse:
+        return super().get(request)
+
+
 class LiveView(APIView):
     """Whether this process answers, whatever its stores do: one that does not is to be started again."""
 

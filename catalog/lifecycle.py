@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
+from catalog import usage
 from catalog.models import Feature, FeatureGroup, FeatureService, Status
 from catalog.models.status import TRANSITIONS
 from engine.errors import Conflict, InvalidInput, StillRead
@@ -74,12 +74,10 @@ def _record_deprecation(
 
 
 def readers_of(thing: Thing) -> list[str]:
-    """The services, as `name@version`, that read the thing and are not archived; a service has no readers here."""
+    """Who reads the thing: the services, as `name@version`, that are not archived, then who asked for it of late
+    (catalog/usage.py). A service has no readers here."""
     if isinstance(thing, FeatureService):
         return []
-    chosen: QuerySet[FeatureService] = FeatureService.objects.exclude(status=Status.ARCHIVED)
-    if isinstance(thing, Feature):
-        chosen = chosen.filter(chosen__feature=thing)
-    else:
-        chosen = chosen.filter(chosen__feature__group=thing)
-    return [str(service) for service in chosen.distinct()]
+    features = Feature.objects.filter(pk=thing.pk) if isinstance(thing, Feature) else thing.features.all()
+    services = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features)
+    return [*(str(service) for service in services.distinct()), *usage.readers(features)]

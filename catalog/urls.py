@@ -8,7 +8,7 @@ from catalog import api, health, metrics
 
 urlpatterns = [
     re_path(r"^health/?$", health.HealthView.as_view(), name="health"),
-    re_path(r"^readyz/?$", health.HealthView.as_view(), name="ready"),
+    re_path(r"^readyz/?$", health.ReadyView.as_view(), name="ready"),
     re_path(r"^healthz/?$", health.LiveView.as_view(), name="live"),
     re_path(r"^metrics/?$", metrics.MetricsView.as_view(), name="metrics"),
     re_path(r"^groups/?$", api.GroupsView.as_view(), name="groups"),

@@ -10,7 +10,7 @@ from celery import shared_task
 from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
-from catalog import runs
+from catalog import runs, usage
 from catalog.models import FeatureGroup, Run, TrainingDataset
 from engine.errors import FeaturehubError, Unavailable
 from ingestion import damage, drain, idempotency, ingest, materialize, upkeep
@@ -62,6 +62,7 @@ def upkeep_all() -> None:
     """Every few minutes: small files of each table put together, files that nobody needs removed."""
     _for_each(upkeep.groups(), "upkeep of", partial(upkeep.upkeep, kept_files=TrainingDataset.kept_files()))
     _logged("removing what is left of training datasets", upkeep.remove_left_datasets)
+    _logged("forgetting who read what long ago", usage.forget_old)
 
 
 @shared_task(name="ingestion.tasks.scrub")

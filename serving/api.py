@@ -14,6 +14,7 @@ from rest_framework import renderers, serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from catalog import usage
 from catalog.access import READ
 from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
@@ -69,6 +70,7 @@ class EntityVectorView(APIView):
             service=query.get("feature_service"),
             caller=request.user,
         )
+        usage.count(found.plan.feature_names, request.user)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
             return _arrow_response(found, key_columns(id, found.plan), INCLUDES if "include" in query else (), headers)
@@ -168,6 +170,7 @@ class VectorsView(APIView):
         as_string = _parameters(request, {"int64": INT64}).get("int64") == "string"
         asked = parse_request(read_object(request))
         found = vectors.read(for_caller(request.user, asked.make_plan), asked.entities)
+        usage.count(found.plan.feature_names, request.user)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
             return _arrow_response(found, asked.entities, asked.include, headers)

@@ -12,6 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from catalog import usage
 from catalog.access import READ
 from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
@@ -69,8 +70,9 @@ class FeastVectorsView(APIView):
         optional = {"features", "feature_service", "full_feature_names", "include_feature_view_version_metadata"}
         require_keys(document, required={"entities"}, optional=optional)
         entities = _columns(document["entities"])
-        asked = make_plan(document.get("feature_service"), document.get("features") or None)
-        found = vectors.read(for_caller(request.user, asked), entities)
+        plans = make_plan(document.get("feature_service"), document.get("features") or None)
+        found = vectors.read(for_caller(request.user, plans), entities)
+        usage.count(found.plan.feature_names, request.user)
         answer = _as_feast(found, entities, full_names=bool(document.get("full_feature_names")))
         return json_response(answer, headers=deprecation_headers(found.plan.deprecated))
 

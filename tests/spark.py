@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def of_commands(folder: Path) -> dict[str, str]:
 def running() -> Iterator[Any]:
     """A session on a cluster of a master and two workers of one core and 1 GB, whose executors are processes."""
     import pyspark
+    from py4j.protocol import Py4JNetworkError
     from pyspark.sql import SparkSession
 
     before = {name: os.environ.get(name) for name in ("SPARK_LOCAL_IP", "PYSPARK_PYTHON")}
@@ -66,7 +67,8 @@ def running() -> Iterator[Any]:
         try:
             yield session
         finally:
-            session.stop()
+            with suppress(Py4JNetworkError, ConnectionError):  # Java may be gone before it has said that it stops
+                session.stop()
             shutil.rmtree(logs)
             for name, value in before.items():
                 os.environ.pop(name)

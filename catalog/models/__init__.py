@@ -5,6 +5,7 @@ from catalog.models.api_key import ApiKey
 from catalog.models.dataset import TrainingDataset
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.feature import Feature, FeatureType, OnViolation
+from catalog.models.feature_use import FeatureUse
 from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import PII, Owner, Tag
@@ -28,6 +29,7 @@ __all__ = [
     "FeatureGroup",
     "FeatureService",
     "FeatureType",
+    "FeatureUse",
     "GroupInput",
     "GroupRole",
     "JoinKey",

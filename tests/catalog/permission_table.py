@@ -65,8 +65,8 @@ BODIES: dict[tuple[str, str], Any] = {
 }
 #: The methods of routes that are not about one group: what they answer is what the caller may read.
 ABOUT_NO_GROUP = {
-    ("groups", "GET"),
     ("metrics", "GET"),
+    ("groups", "GET"),
     ("features", "GET"),
     ("training-datasets", "GET"),
     ("openapi", "GET"),
@@ -132,6 +132,7 @@ ADMIN_MODELS: dict[str, str] = {
     "catalog_run": "roles",
     "catalog_trainingdataset": "roles",
     "catalog_offlinedamage": "roles",
+    "catalog_featureuse": "roles",
     "ingestion_quarantinedrule": "roles",
     "ingestion_sourcefile": "roles",
     "ingestion_onlinecursor": "roles",
@@ -155,6 +156,7 @@ NEVER = {
     "catalog_run": {"add", "change", "delete"},
     "catalog_trainingdataset": {"add", "change", "delete"},
     "catalog_offlinedamage": {"add", "change", "delete"},
+    "catalog_featureuse": {"add", "change", "delete"},
     "ingestion_quarantinedrule": {"add", "change", "delete"},
     "ingestion_sourcefile": {"add", "change", "delete"},
     "ingestion_onlinecursor": {"add", "change", "delete"},

@@ -302,6 +302,7 @@ def make_things(world: World) -> dict[str, Any]:
         Entity,
         FailedLogin,
         FeatureService,
+        FeatureUse,
         OfflineDamage,
         Owner,
         Refusal,
@@ -326,6 +327,9 @@ def make_things(world: World) -> dict[str, Any]:
         "catalog_run": run,
         "catalog_trainingdataset": TrainingDataset.objects.get(),
         "catalog_offlinedamage": OfflineDamage.objects.create(group=group, group_version=1, path="p", detail="d"),
+        "catalog_featureuse": FeatureUse.objects.create(
+            feature=group.features.first(), reader="anonymous", day=timezone.now().date(), requests=1
+        ),
         "ingestion_quarantinedrule": QuarantinedRule.objects.create(
             run=ended, column="total_purchases", rule="min_value", detail="d", row_count=1, samples=[]
         ),

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0006_keys_and_roles'),
+        ('catalog', '0007_feature_use'),
     ]
 
     operations = [
