@@ -12,14 +12,14 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db.models import Model
 from django.http import HttpRequest
 from rest_framework import authentication, permissions
 
 from catalog import rate_limits
 from catalog.actions import ANONYMOUS_READER, CREATE, MANAGE, READ, READ_PII, REGISTRY, SCOPES, WRITE, Caller
-from catalog.keys import caller_of, create_key, revoke_key
+from catalog.keys import caller_by_id, caller_of, create_key, revoke_key
 from catalog.models import (
     DataSource,
     Entity,
@@ -72,7 +72,7 @@ _GROUP_NAMES: dict[type[Model], Callable[[Any], Iterable[str]]] = {
     TrainingDataset: lambda dataset: dataset.group_names(),
 }
 #: Where a thing of any other kind is found to belong to one of these.
-_ON_THE_WAY_TO_A_GROUP = ("group", "run", "entity", "service", "dataset")
+_ON_THE_WAY_TO_A_GROUP = ("group", "run", "entity", "service", "feature", "dataset")
 
 
 def allowed(caller: AnyCaller, action: str, target: Target = None) -> bool:
@@ -167,7 +167,7 @@ def _is_of_groups(kind: type[Model]) -> bool:
     """Whether things of a kind belong to feature groups."""
     if kind in (FeatureGroup, DataSource):
         return True
-    return any(field.name in ("group", "run") for field in kind._meta.fields)
+    return any(field.name in ("group", "run", "feature") for field in kind._meta.fields)
 
 
 def _has_permission(user: Any, action: str, kind: type[Model]) -> bool:
@@ -271,6 +271,14 @@ def needed_scope(view: APIView, method: str) -> str:
 def principal_of(user: AnyCaller) -> str:
     """Who a caller is, whatever others are called: `key:<public id>` or `user:<number>`."""
     return f"key:{user.key_id}" if isinstance(user, Caller) else f"user:{user.pk}"
+
+
+def caller_named(principal: str) -> AnyCaller | None:
+    """Who a caller was that `principal_of` named, with what it may do now; None when there is no such one any more."""
+    kind, _, name = principal.partition(":")
+    if kind == "key":
+        return caller_by_id(name)
+    return User.objects.filter(pk=name, is_active=True).first() if kind == "user" and name.isdecimal() else None
 
 
 def name_of(caller: AnyCaller) -> str:

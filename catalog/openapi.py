@@ -125,6 +125,7 @@ class DocsView(SpectacularSwaggerView):
     permission_classes = [HasScope]
     url_name = "openapi"
 
+    @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """The page without the header by which it would let windows of other sites hold on to it, for OAuth."""
         response: Response = super().get(request, *args, **kwargs)

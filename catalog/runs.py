@@ -28,9 +28,9 @@ from django.db.models import Case, DurationField, F, PositiveIntegerField, Q, Qu
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now
 
-from catalog import stores
+from catalog import access, stores
 from catalog.models.run import HINT_AFTER, Run, RunKind, RunState, storable
-from engine.errors import Conflict, FeaturehubError, LeaseLost, Unavailable
+from engine.errors import Conflict, FeaturehubError, LeaseLost, NotAllowed, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,10 @@ def take(run: Run) -> Lease | None:
     again.
 
     The attempt starts from nothing, into the version that its group has now. Raises Conflict while another worker holds
-    the lease.
+    the lease. A run whose asker may not write any more (a revoked key, a role that was taken away) fails instead.
     """
+    if _fails_for_its_asker(run):
+        return None
     taken = Run.objects.filter(pk=run.pk, state=RunState.QUEUED).update(
         state=RunState.RUNNING,
         token=F("token") + 1,
@@ -88,6 +90,22 @@ def take(run: Run) -> Lease | None:
     if run.state == RunState.RUNNING:
         raise Conflict(f"Run {run.pk} is being carried out by another worker.")
     return None
+
+
+def _fails_for_its_asker(run: Run) -> bool:
+    """Whether the run was queued by somebody who may not ask for it now; it has failed then."""
+    if run.state != RunState.QUEUED or not run.principal:
+        return False
+    asker = access.caller_named(run.principal)
+    if asker is not None and access.allowed(asker, access.WRITE, run):
+        return False
+    error = f"{run.requested_by or run.principal} may not {access.WRITE} {run.subject} any more."
+    ended = Run.objects.filter(pk=run.pk, state=RunState.QUEUED).update(
+        state=RunState.FAILED, error=error, error_code=NotAllowed.code, finished_at=Now()
+    )
+    run.refresh_from_db(fields=["state", "error", "error_code", "finished_at"])
+    log.warning("run %s of %s is not begun: %s", run.pk, run.subject, error)
+    return bool(ended)
 
 
 def settle(run_id: UUID) -> RunState | None:
@@ -183,10 +201,13 @@ def retry(run: Run, *, by: str) -> None:
     workers do not carry out.
     """
     ended = [RunState.FAILED, RunState.DEAD, RunState.CANCELLED]
-    retried = Run.objects.filter(pk=run.pk, state__in=ended, kind__in=KINDS_OF_WORKERS).update(
+    retried = Run.objects.filter(
+        pk=run.pk, state__in=ended, kind__in=KINDS_OF_WORKERS
+    ).update(
         state=RunState.QUEUED,
         token=F("token") + 1,
         attempts=0,
+        principal="",  # whoever retries it may, and it is theirs now
         error="",
         error_code="",
         finished_at=None,

@@ -23,7 +23,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from catalog.access import MANAGE, READ_PII, WRITE, allowed
+from catalog.access import MANAGE, READ_PII, WRITE, allowed, principal_of
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
 from catalog.admin.label import COLOURS, labelled, with_icon
 from catalog.admin.moment import moment_text
@@ -166,7 +166,7 @@ class QuarantinedRuleAdmin(ReadOnlyAdmin):
             if name == "discard":
                 said = f"Discarded: rows of {group.name}, {discard(group, selection, by=by, **asked):,}."
             else:
-                said = self._replay(group, selection, by)
+                said = self._replay(group, selection, by, principal_of(request.user))
         except FeaturehubError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
@@ -174,8 +174,8 @@ class QuarantinedRuleAdmin(ReadOnlyAdmin):
             self.log_change(request, rule, said)
         self.message_user(request, said, messages.SUCCESS)
 
-    def _replay(self, group: FeatureGroup, selection: Selection, by: str) -> SafeString:
-        run = queue_replay(group, selection, by=by)
+    def _replay(self, group: FeatureGroup, selection: Selection, by: str, principal: str) -> SafeString:
+        run = queue_replay(group, selection, by=by, principal=principal)
         transaction.on_commit(partial(hand_over, run))
         return format_html("Rows of {} are replayed by {}.", group.name, _run_link(run))
 

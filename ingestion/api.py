@@ -237,7 +237,7 @@ class GroupRunsView(APIView):
         target = find_group(group)
         if target.source is None:
             raise InvalidSource(f"{group} has no source to ingest from; push rows to it.")
-        run = Run.queue(target, requested_by=str(request.user))
+        run = Run.queue(target, requested_by=str(request.user), principal=principal_of(request.user))
         transaction.on_commit(lambda: hand_over(run))
         return json_response(run.summary(), status=202, headers={"Location": f"/api/v1/runs/{run.id}"})
 

@@ -14,7 +14,7 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog.access import READ, READ_PII, WRITE, allowed
+from catalog.access import READ, READ_PII, WRITE, allowed, principal_of
 from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
 from catalog.models import RunKind
@@ -134,7 +134,9 @@ class ReplayView(APIView):
         target, body = find_group(group), read_object(request)
         require_keys(body, required=set(), optional={*_CHOOSING, "values"})
         values = _checked(body, "values", dict, "is an object: a value by each column's name", default={})
-        run = queue_replay(target, selection_of(body), values=values, by=str(request.user))
+        run = queue_replay(
+            target, selection_of(body), values=values, by=str(request.user), principal=principal_of(request.user)
+        )
         transaction.on_commit(lambda: hand_over(run))
         return json_response(run.summary(), status=202, headers={"Location": f"/api/v1/runs/{run.id}"})
 

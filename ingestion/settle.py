@@ -46,7 +46,12 @@ def rules_of(group: FeatureGroup, selection: Selection) -> QuarantinedRules:
 
 
 def queue_replay(
-    group: FeatureGroup, selection: Selection, *, values: Mapping[str, object] | None = None, by: str = ""
+    group: FeatureGroup,
+    selection: Selection,
+    *,
+    values: Mapping[str, object] | None = None,
+    by: str = "",
+    principal: str = "",
 ) -> Run:
     """A queued run of kind `replay` that holds the chosen rows that wait; `values` are laid over its one row.
 
@@ -59,7 +64,7 @@ def queue_replay(
     conform_values(values or {}, current_schema(group))
     with transaction.atomic():
         chosen = _waiting(group, selection)
-        run = Run.queue(group, kind=RunKind.REPLAY, requested_by=by)
+        run = Run.queue(group, kind=RunKind.REPLAY, requested_by=by, principal=principal)
         if selection.row is None:
             _settle_rules(chosen, replay=run)
         else:

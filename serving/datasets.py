@@ -56,6 +56,7 @@ def register(
     split: Split | None = None,
     engine: Engine = "duckdb",
     by: str = "",
+    principal: str = "",
 ) -> TrainingDataset:
     """A dataset to be made by a queued run, its spine kept; see `hand_over` and `execute`. A split is a column of it.
 
@@ -71,7 +72,7 @@ def register(
         written = _keep_spine(Spine.of(parquet, event_timestamp), split, keys)
     try:
         with transaction.atomic():
-            run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by, on_spark=engine == "spark")
+            run = Run.queue(None, kind=RunKind.TRAIN, requested_by=by, principal=principal, on_spark=engine == "spark")
             dataset = TrainingDataset.objects.create(
                 name=name,
                 run=run,

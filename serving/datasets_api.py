@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from catalog import snapshot, source_roots
-from catalog.access import READ, WRITE, AnyCaller, allowed, require
+from catalog.access import READ, WRITE, AnyCaller, allowed, principal_of, require
 from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
 from catalog.models import TrainingDataset
@@ -115,6 +115,7 @@ def _registered(body: dict[str, Any], *, caller: AnyCaller) -> TrainingDataset:
         split=Split.from_json(body["split"]) if body.get("split") is not None else None,
         engine=body.get("engine", "duckdb"),
         by=str(caller),
+        principal=principal_of(caller),
     )
 
 

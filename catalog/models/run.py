@@ -71,6 +71,12 @@ class Run(models.Model):
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     acceptance = models.OneToOneField(Acceptance, on_delete=models.PROTECT, related_name="run")
     requested_by = models.CharField(max_length=150, blank=True)
+    principal = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="Whose rights are asked again when a worker takes it up; empty: nobody's, as of a schedule.",
+    )
     paths = models.JSONField(default=list, blank=True, help_text="Files named by the operator; empty: the source's.")
     on_error = models.CharField(max_length=10, default="quarantine")
     rows_read = models.PositiveBigIntegerField(default=0)
@@ -130,6 +136,7 @@ class Run(models.Model):
         group: FeatureGroup | None,
         *,
         requested_by: str = "",
+        principal: str = "",
         kind: str = RunKind.INGEST,
         paths: Sequence[Path] = (),
         on_error: str = "quarantine",
@@ -147,6 +154,7 @@ class Run(models.Model):
             group_version=group.version if group else 0,
             acceptance=Acceptance.take(),
             requested_by=requested_by,
+            principal=principal,
             paths=[str(path.absolute()) for path in paths],
             on_error=on_error,
             from_version=from_version,
