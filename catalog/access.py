@@ -7,7 +7,7 @@ object of a kind, and a superuser everything. docs/security.md shows it as table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from django.db.models import Model
 from django.http import HttpRequest
 from rest_framework import authentication, permissions
 
+from catalog import rate_limits
 from catalog.actions import ANONYMOUS_READER, CREATE, MANAGE, READ, READ_PII, REGISTRY, SCOPES, WRITE, Caller
 from catalog.keys import caller_of, create_key, revoke_key
 from catalog.models import (
@@ -26,6 +27,7 @@ from catalog.models import (
     FeatureService,
     GroupRole,
     Owner,
+    Reason,
     Role,
     Tag,
     TrainingDataset,
@@ -88,10 +90,17 @@ def require(caller: AnyCaller, action: str, target: Target = None) -> None:
         return
     who = name_of(caller)
     if not allowed(caller, action):
-        raise NotAllowed(f"This needs the scope {action!r}; {who} does not have it.")
-    refused = sorted(name for name in groups_of(target) if not allowed(caller, action, [name]))
-    problems = [Problem(name, f"{who} may not {action} it") for name in refused]
-    raise NotAllowed(f"{who} may not {action} {', '.join(refused) or 'this'}.", problems)
+        raise refused(caller, Reason.SCOPE, f"This needs the scope {action!r}; {who} does not have it.")
+    names = sorted(name for name in groups_of(target) if not allowed(caller, action, [name]))
+    problems = [Problem(name, f"{who} may not {action} it") for name in names]
+    raise refused(caller, Reason.GROUP, f"{who} may not {action} {', '.join(names) or 'this'}.", problems)
+
+
+def refused(caller: AnyCaller, reason: str, detail: str, problems: Sequence[Problem] = ()) -> NotAllowed:
+    """The error that refuses a caller something, with what the counters and the log are told."""
+    error = NotAllowed(detail, problems)
+    error.reason, error.about = reason, principal_of(caller)
+    return error
 
 
 def reach(caller: AnyCaller, action: str) -> frozenset[str] | None:
@@ -209,8 +218,12 @@ class ApiKeyAuthentication(authentication.BaseAuthentication):
             return (ANONYMOUS_READER, None) if _may_read_anonymously(request) else None
         scheme, _, text = header.partition(" ")
         if scheme.lower() not in ("bearer", "api-key"):
-            raise NotAuthenticated("Authorization is `Bearer <key>` or `Api-Key <key>`.")
-        return caller_of(text.strip()), None
+            error = NotAuthenticated("Authorization is `Bearer <key>` or `Api-Key <key>`.")
+            error.reason = Reason.MALFORMED_KEY
+            raise error
+        caller = caller_of(text.strip())
+        rate_limits.require(caller)
+        return caller, None
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

@@ -5,6 +5,7 @@ class CatalogConfig(AppConfig):
     name = "catalog"
 
     def ready(self) -> None:
-        from catalog import publishing
+        from catalog import logins, publishing
 
         publishing.connect()
+        logins.connect()

@@ -12,13 +12,13 @@ from multiprocessing.util import Finalize
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from catalog import keys, usage
+from catalog import keys, refusals, usage
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_WRITES = 5.0
 #: Each writes what has come since it was last called, and keeps what it could not write.
-WRITERS: tuple[Callable[[], object], ...] = (keys.record_use, usage.record)
+WRITERS: tuple[Callable[[], object], ...] = (keys.record_use, refusals.record, usage.record)
 
 _stopping = threading.Event()
 

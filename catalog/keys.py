@@ -25,7 +25,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from catalog.actions import SCOPES, Caller, Limit
-from catalog.models import ApiKey, FeatureGroup
+from catalog.models import ApiKey, FeatureGroup, Reason
 from engine.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, Problem, near_names
 
 LONGEST_NAME = 100  # as the column has it, which PostgreSQL holds us to
@@ -196,29 +196,35 @@ def forget() -> None:
 def _look_up(text: str) -> _Trusted:
     parts = _KEY.fullmatch(text)
     if parts is None:
-        raise _refused()
+        raise _refused(Reason.MALFORMED_KEY)
     public_id, secret, checksum = parts.groups()
     if checksum != _checksum(public_id + secret):
-        raise _refused()
+        raise _refused(Reason.MALFORMED_KEY)
     key = ApiKey.objects.filter(public_id=public_id).select_related("owner").first()
     if key is None:
-        raise _refused()
+        raise _refused(Reason.UNKNOWN_KEY, public_id)
     now, digest = timezone.now(), _sha256(secret)
     ends = [key.expires_at]
     if not hmac.compare_digest(key.secret_sha256, digest):
         if not hmac.compare_digest(key.old_secret_sha256, digest):
-            raise _refused()
+            raise _refused(Reason.WRONG_SECRET, public_id)
         ends.append(key.old_secret_ends_at)
-    if key.revoked_at is not None or (key.owner is not None and not key.owner.is_active):
-        raise _refused()
+    if key.revoked_at is not None:
+        raise _refused(Reason.REVOKED_KEY, public_id)
+    if key.owner is not None and not key.owner.is_active:
+        raise _refused(Reason.OWNER_INACTIVE, public_id)
     seconds_left = min([(end - now).total_seconds() for end in ends if end is not None], default=TRUST_SECONDS)
     if seconds_left <= 0:
-        raise _refused()
+        has_expired = key.expires_at is not None and key.expires_at <= now
+        raise _refused(Reason.EXPIRED_KEY if has_expired else Reason.WRONG_SECRET, public_id)
     return _Trusted(_caller(key), time.monotonic() + min(seconds_left, TRUST_SECONDS))
 
 
-def _refused() -> NotAuthenticated:
-    return NotAuthenticated("The API key is not valid.")
+def _refused(reason: str, public_id: str = "") -> NotAuthenticated:
+    """The same answer whatever the reason, which is counted."""
+    error = NotAuthenticated("The API key is not valid.")
+    error.reason, error.about = reason, f"key:{public_id}" if public_id else ""
+    return error
 
 
 def _caller(key: ApiKey) -> Caller:

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 
 from django.conf import settings
-from django.db.models import Count
+from django.db.models import Count, Sum
 from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
@@ -21,14 +21,14 @@ from rest_framework.views import APIView
 
 from catalog.access import READ
 from catalog.health import what_is_damaged, what_is_down
-from catalog.models import CatalogState, Run
+from catalog.models import CatalogState, Refusal, Run
 from catalog.openapi import documented
 
 FOLDER = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(Path(settings.FEATUREHUB_HOME) / "metrics")))
 FOLDER.mkdir(parents=True, exist_ok=True)
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest, multiprocess  # noqa: E402  reads the folder
-from prometheus_client.core import GaugeMetricFamily, Metric  # noqa: E402
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -110,6 +110,12 @@ def _of_catalog() -> Iterator[Metric]:
     yield gauge(
         "featurehub_offline_damaged", "1 while the last scrub of some group found damage.", bool(what_is_damaged())
     )
+    refused = CounterMetricFamily("featurehub_refusals", "What was refused, by its reason.", labels=["reason"])
+    for reason, total in (
+        Refusal.objects.order_by().values("reason").annotate(all=Sum("count")).values_list("reason", "all")
+    ):
+        refused.add_metric([reason], total)
+    yield refused
     runs = GaugeMetricFamily("featurehub_runs", "Runs on record.", labels=["kind", "state"])
     for row in Run.objects.order_by().values("kind", "state").annotate(count=Count("pk")):
         runs.add_metric([row["kind"], row["state"]], row["count"])

@@ -10,6 +10,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from catalog.access import READ, HasScope
 from catalog.problems import CONTENT_TYPE
@@ -21,13 +23,14 @@ Endpoint = tuple[str, str, str, Any]
 PROBLEMS = {
     400: "Something in the request cannot be used as it is.",
     401: "No API key, or one that is not valid.",
-    403: "The key does not have the scope that this needs.",
+    403: "The key does not have the scope that this needs, or not for the groups that were asked.",
     404: "What the address names does not exist.",
     409: "The state of the catalog does not allow it.",
     410: "An archived feature was asked for.",
     413: "More than one request may ask for or send.",
     415: "A body of a type or an encoding that the route does not read.",
     422: "Rows or a source that break the types or the rules of their group.",
+    429: "The key asks faster than its limit; `Retry-After` says when to try again.",
     503: "A store does not answer, or is being rebuilt; `Retry-After` says when to try again.",
 }
 
@@ -64,9 +67,9 @@ def documented(
     """What a view's method takes and answers, for the document; the method itself is not changed.
 
     `answers` are JSON, or of the media type that stands beside the status. `problems` are the statuses
-    beside 401 and 403, which every operation has unless it `is_open` to all.
+    beside 401, 403 and 429, which every operation has unless it `is_open` to all.
     """
-    statuses = sorted({*problems, *(() if is_open else (401, 403))})
+    statuses = sorted({*problems, *(() if is_open else (401, 403, 429))})
     told = {(status, CONTENT_TYPE): OpenApiResponse(ProblemSerializer, PROBLEMS[status]) for status in statuses}
     return extend_schema(
         operation_id=operation_id,
@@ -121,3 +124,9 @@ class DocsView(SpectacularSwaggerView):
     scopes = {"GET": READ}
     permission_classes = [HasScope]
     url_name = "openapi"
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The page without the header by which it would let windows of other sites hold on to it, for OAuth."""
+        response: Response = super().get(request, *args, **kwargs)
+        del response.headers["Cross-Origin-Opener-Policy"]
+        return response

@@ -12,8 +12,18 @@ from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 
+from catalog import refusals
+from catalog.models import Reason
 from catalog.request_id import current_request_id
-from engine.errors import FeaturehubError, InvalidInput, NotAllowed, NotAuthenticated, NotFound, Unavailable
+from engine.errors import (
+    FeaturehubError,
+    InvalidInput,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +53,27 @@ def _problem(status: int, code: str, detail: str, *, instance: str, errors: list
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
     """DRF's hook: ours, DRF's and Django's errors as problems; anything else is logged and answered without detail."""
     path = context["request"].path
+    if reason := _reason_of(error):
+        refusals.count(reason, context["request"], about=getattr(error, "about", ""))
     if ours := _as_ours(error):
-        return respond(problem_of(ours, instance=path), _headers(ours.status))
+        return respond(problem_of(ours, instance=path), _headers_of(ours))
     if isinstance(error, exceptions.APIException):
         return respond(_of_drf(error, path), _headers(error.status_code))
     if isinstance(error, SuspiciousOperation):
         return respond(_unreadable(path))
     log.exception("request %s: unhandled error on %s", current_request_id(), path)
     return respond(server_problem(path))
+
+
+def _reason_of(error: Exception) -> str:
+    """Why a request was refused, for the counters; nothing for what is no refusal."""
+    if isinstance(error, NotAuthenticated | NotAllowed | TooManyRequests):
+        return error.reason or {NotAuthenticated: Reason.NO_KEY, TooManyRequests: Reason.RATE}.get(
+            type(error), Reason.SCOPE
+        )
+    if isinstance(error, exceptions.PermissionDenied):
+        return Reason.SESSION  # DRF's own, raised where a session lacks the CSRF token
+    return Reason.PAGE if isinstance(error, PermissionDenied) else ""
 
 
 def _as_ours(error: Exception) -> FeaturehubError | None:
@@ -87,6 +110,12 @@ def _of_drf(error: exceptions.APIException, path: str) -> dict[str, Any]:
     return _problem(error.status_code, str(code), str(error.detail), instance=path)
 
 
+def _headers_of(error: FeaturehubError) -> dict[str, str]:
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(error.retry_after_seconds)}
+    return _headers(error.status)
+
+
 def _headers(status: int) -> dict[str, str]:
     if status == NotAuthenticated.status:
         return {"WWW-Authenticate": "Bearer"}
@@ -113,6 +142,8 @@ def _unreadable(path: str) -> dict[str, Any]:
 
 
 def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    person = getattr(request, "user", None)
+    refusals.count(Reason.PAGE, request, about=f"user:{person.pk}" if person and person.pk else "")
     return respond(problem_of(NotAllowed("You may not do this."), instance=request.path))
 
 

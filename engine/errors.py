@@ -16,6 +16,7 @@ FeaturehubError
 │   └── EntityNotFound      404  no row of that entity in any group asked
 ├── NotAuthenticated        401  no key, or a key that is not valid
 ├── NotAllowed              403  a valid key without the scope
+├── TooManyRequests         429  a key that asks faster than its limit (retryable, after a stated time)
 ├── Conflict                409  the catalog's state does not allow it
 │   ├── FeatureNotActive    409  a draft feature was asked for
 │   ├── SchemaMoved         409  the group kept changing while rows were computed for it (retryable)
@@ -56,6 +57,9 @@ class FeaturehubError(Exception):
     code = "error"
     status = 500
     retryable = False
+    #: Of a refusal: why, and whose request it was. For who keeps the hub, never answered.
+    reason = ""
+    about = ""
 
     def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
         self.detail = detail
@@ -141,6 +145,18 @@ class NotAuthenticated(FeaturehubError):
 class NotAllowed(FeaturehubError):
     code = "not_allowed"
     status = 403
+
+
+class TooManyRequests(FeaturehubError):
+    """`retry_after_seconds`: when the next request is taken, a whole number above 0."""
+
+    code = "too_many_requests"
+    status = 429
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(detail)
 
 
 class Conflict(FeaturehubError):

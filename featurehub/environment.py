@@ -22,7 +22,9 @@ from featurehub import private_redis
 PROJECT = Path(__file__).resolve().parent.parent
 OWN_PREFIX = "FEATUREHUB_"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
-SHORTEST_SECRET_KEY = 32
+#: What `manage.py check --deploy` wants, so that a hub that starts passes it.
+SHORTEST_SECRET_KEY = 50
+FEWEST_DIFFERENT_CHARACTERS = 5
 HIGHEST_DATABASE = 15  # a Redis has 16 unless told otherwise
 
 
@@ -108,6 +110,14 @@ def _parse_boolean(text: str) -> bool:
     if text.lower() not in answers:
         raise ValueError(text)
     return answers[text.lower()]
+
+
+def _parse_secret_key(text: str) -> str:
+    """What Django's own check takes; it also knows the keys of `startproject` by how they begin."""
+    is_random = len(set(text)) >= FEWEST_DIFFERENT_CHARACTERS and not text.startswith("django-insecure-")
+    if len(text) < SHORTEST_SECRET_KEY or not is_random:
+        raise ValueError(text)
+    return text
 
 
 def _parse_offline(text: str) -> Path:
@@ -287,9 +297,7 @@ class Environment:
     )
     secret_key: str | None = _setting(
         "SECRET_KEY",
-        _text(
-            f"a random text of at least {SHORTEST_SECRET_KEY} characters", rf".{{{SHORTEST_SECRET_KEY},}}", secret=True
-        ),
+        Kind(f"a random text of at least {SHORTEST_SECRET_KEY} characters", _parse_secret_key, secret=True),
         "Signs sessions and tokens.",
         embedded=None,  # made once and kept in the home folder
     )
@@ -319,6 +327,12 @@ class Environment:
         "FEATUREHUB_TRUST_FORWARDED_PROTO",
         _BOOLEAN,
         "A proxy in front ends TLS and sets X-Forwarded-Proto itself, whatever the caller sent.",
+        default=False,
+    )
+    trusts_forwarded_for: bool = _setting(
+        "FEATUREHUB_TRUST_FORWARDED_FOR",
+        _BOOLEAN,
+        "A proxy in front adds the caller's address at the end of X-Forwarded-For; failed logins are counted by it.",
         default=False,
     )
     debug: bool = _setting("DEBUG", _BOOLEAN, "Django's debug pages. Never where others can reach it.", default=False)
@@ -427,11 +441,20 @@ def _reason_required(name: str, given: Mapping[str, str]) -> str:
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    if values.get("FEATUREHUB_ANONYMOUS_READS") and not is_loopback(values.get("HOST", "")):
-        return [
-            f"FEATUREHUB_ANONYMOUS_READS=true: must be false while HOST={values.get('HOST')} is no loopback address"
+    """What tells everybody something, or lets everybody read, is for this machine alone."""
+    problems = []
+    if not is_loopback(values.get("HOST", "")):
+        problems = [
+            f"{name}=true: must be false while HOST={values.get('HOST')} is no loopback address"
+            for name in ("FEATUREHUB_ANONYMOUS_READS", "DEBUG")
+            if values.get(name)
         ]
-    return []
+    # A proxy on this machine brings others to a loopback address; it is the name by which they come that tells.
+    hosts = values.get("ALLOWED_HOSTS")
+    public = [host for host in hosts if not is_loopback(host)] if isinstance(hosts, tuple) else []
+    if values.get("DEBUG") and public and not problems:
+        problems = [f"DEBUG=true: must be false while ALLOWED_HOSTS has {', '.join(public)}, which others can reach"]
+    return problems
 
 
 def is_loopback(host: str) -> bool:

@@ -27,6 +27,8 @@ FEATUREHUB_FAILURE_RATE_LIMIT = ENVIRONMENT.failure_rate_limit
 FEATUREHUB_LEASE_SECONDS = ENVIRONMENT.lease_seconds
 FEATUREHUB_BULK_ROWS_PER_SECOND = ENVIRONMENT.bulk_rows_per_second
 FEATUREHUB_KEY_PREFIX = ENVIRONMENT.key_prefix
+FEATUREHUB_TRUST_FORWARDED_FOR = ENVIRONMENT.trusts_forwarded_for
+FEATUREHUB_WEB_WORKERS = ENVIRONMENT.web_workers
 
 ONLINE_REDIS_URL = ENVIRONMENT.redis_url
 BROKER_REDIS_URL = ENVIRONMENT.broker_url
@@ -65,6 +67,7 @@ MIDDLEWARE = [
     "catalog.request_id.request_id_middleware",  # first, so that every answer has an id, refused hosts included
     "catalog.metrics.metrics_middleware",
     "django.middleware.security.SecurityMiddleware",
+    "catalog.content_policy.content_policy_middleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -161,9 +164,11 @@ CACHES = {
     }
 }
 # In the database, so that people stay logged in while Redis is down.
+SESSION_COOKIE_AGE = 8 * 3600  # a working day, from the login
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 
+AUTHENTICATION_BACKENDS = ["catalog.logins.LimitedBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

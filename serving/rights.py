@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from catalog.access import READ, READ_PII, AnyCaller, allowed, name_of, require
-from catalog.models import Feature
+from catalog.access import READ, READ_PII, AnyCaller, allowed, name_of, refused, require
+from catalog.models import Feature, Reason
 from catalog.snapshot import Catalog
-from engine.errors import NotAllowed, Problem
+from engine.errors import Problem
 from serving.plan import Plan
 from serving.vectors import MakePlan
 
@@ -41,7 +41,9 @@ def require_personal(caller: AnyCaller, names: frozenset[str]) -> None:
 
 def _require_pii(caller: AnyCaller, personal: Sequence[str]) -> None:
     if not allowed(caller, READ_PII, {name.partition(":")[0] for name in personal}):
-        raise NotAllowed(
+        raise refused(
+            caller,
+            Reason.PII,
             f"{', '.join(personal)}: tagged pii, which needs the scope {READ_PII!r}; {name_of(caller)} does not have "
             "it there.",
             [Problem(name, f"needs {READ_PII}") for name in personal],

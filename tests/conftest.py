@@ -39,7 +39,7 @@ def _make_environment() -> None:
         FEATUREHUB_TLS="false",
         DATABASE_URL=POSTGRESQL.url("featurehub") if POSTGRESQL else f"sqlite:///{HOME / 'featurehub.sqlite3'}",
         REDIS_URL=private_redis.url(HOME),
-        SECRET_KEY="a key for tests, which guards nothing at all",
+        SECRET_KEY="a key for tests, which guards nothing at all, and is long",
         ALLOWED_HOSTS="testserver,localhost",
     )
     (HOME / "sources").mkdir()

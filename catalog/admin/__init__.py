@@ -1,6 +1,19 @@
 """The pages on which people keep the catalog; each module registers one noun."""
 
-from catalog.admin import api_key, entity, feature, group, offline_damage, owner, person, run, schedule, service, source
+from catalog.admin import (
+    api_key,
+    entity,
+    feature,
+    group,
+    offline_damage,
+    owner,
+    person,
+    refusal,
+    run,
+    schedule,
+    service,
+    source,
+)
 
 __all__ = [
     "api_key",
@@ -10,6 +23,7 @@ __all__ = [
     "offline_damage",
     "owner",
     "person",
+    "refusal",
     "run",
     "schedule",
     "service",

@@ -38,6 +38,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "catalog.ApiKey": "vpn_key",
         "auth.User": "person",
         "auth.Group": "group",
+        "catalog.Refusal": "block",
+        "catalog.FailedLogin": "lock",
     },
 }
 #: Where the models that no section names are listed.

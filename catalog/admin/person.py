@@ -13,7 +13,9 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from catalog.admin.guarded import GuardedAdmin
+from catalog.logins import LoginForm
 
+admin.site.login_form = LoginForm
 admin.site.unregister(User)
 admin.site.unregister(Group)
 

@@ -9,6 +9,7 @@ from catalog.models.feature_use import FeatureUse
 from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import PII, Owner, Tag
+from catalog.models.refusal import FailedLogin, Reason, Refusal
 from catalog.models.role import GroupRole, Role
 from catalog.models.run import Run, RunKind, RunState
 from catalog.models.service import FeatureService, ServiceFeature
@@ -23,6 +24,7 @@ __all__ = [
     "CatalogState",
     "DataSource",
     "Entity",
+    "FailedLogin",
     "Feature",
     "FeatureGroup",
     "FeatureService",
@@ -34,6 +36,8 @@ __all__ = [
     "OfflineDamage",
     "OnViolation",
     "Owner",
+    "Reason",
+    "Refusal",
     "Role",
     "Run",
     "RunKind",

@@ -141,6 +141,8 @@ ADMIN_MODELS: dict[str, str] = {
     "catalog_owner": "shared",
     "catalog_tag": "shared",
     "catalog_apikey": "permission",
+    "catalog_refusal": "permission",
+    "catalog_failedlogin": "permission",
     "auth_user": "permission",
     "auth_group": "permission",
     "django_celery_beat_periodictask": "permission",
@@ -158,6 +160,8 @@ NEVER = {
     "ingestion_quarantinedrule": {"add", "change", "delete"},
     "ingestion_sourcefile": {"add", "change", "delete"},
     "ingestion_onlinecursor": {"add", "change", "delete"},
+    "catalog_refusal": {"add", "change", "delete"},
+    "catalog_failedlogin": {"add", "change", "delete"},
     "catalog_apikey": {"change", "delete"},
 }
 #: Kinds that are in no group before they are there: no role lets people make one.

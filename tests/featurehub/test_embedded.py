@@ -215,7 +215,7 @@ def test_the_stack_is_refused_where_a_production_database_is_named(home: Path) -
     production = {
         "DATABASE_URL": "sqlite:////x",
         "REDIS_URL": "redis://x",
-        "SECRET_KEY": "x" * 32,
+        "SECRET_KEY": "0123456789" * 5,
         "ALLOWED_HOSTS": "x",
     }
     refused = start_stack(home, **production)

@@ -22,7 +22,7 @@ from featurehub.secret_key import kept_secret_key
 PRODUCTION = {
     "DATABASE_URL": "postgres://hub:p%40ss@db.example:5433/features?sslmode=require",
     "REDIS_URL": "redis://cache.example:6380/4",
-    "SECRET_KEY": "x" * 32,
+    "SECRET_KEY": "0123456789" * 5,
     "ALLOWED_HOSTS": "hub.example, .example.com",
 }
 
@@ -165,6 +165,23 @@ def test_anonymous_reads_are_for_loopback(host: str) -> None:
 def test_anonymous_reads_are_refused_where_others_can_ask(host: str) -> None:
     (problem,) = refusal(HOST=host, FEATUREHUB_ANONYMOUS_READS="true")
     assert problem == f"FEATUREHUB_ANONYMOUS_READS=true: must be false while HOST={host} is no loopback address"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "hub.example"])  # noqa: S104  nothing binds it
+def test_debug_pages_are_refused_where_others_can_ask(host: str) -> None:
+    assert refusal(HOST=host, DEBUG="true") == [f"DEBUG=true: must be false while HOST={host} is no loopback address"]
+    assert read_environment({"DEBUG": "true"}).debug
+    (problem,) = refusal(**PRODUCTION, DEBUG="true")  # behind a proxy of this machine
+    assert problem == (
+        "DEBUG=true: must be false while ALLOWED_HOSTS has hub.example, .example.com, which others can reach"
+    )
+
+
+@pytest.mark.parametrize("key", ["x" * 60, "0123456789" * 4, "django-insecure-" + "0123456789" * 5])
+def test_a_secret_key_that_is_short_or_no_secret_is_refused(key: str) -> None:
+    assert refusal(**{**PRODUCTION, "SECRET_KEY": key}) == [
+        "SECRET_KEY: must be a random text of at least 50 characters"
+    ]
 
 
 def test_relative_folders_start_at_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
