@@ -215,6 +215,7 @@ def contents_count(group: FeatureGroup) -> int:
     return len(contents.offline(group))
 
 
+@pytest.mark.soak
 def test_two_attempts_of_a_task_never_write_one_file(group: FeatureGroup, spark_session: Any, tmp_path: Path) -> None:
     from engine.spark.recomputation import Recomputation, executors_find_us
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 BUDGET_SECONDS = 0.25
 BACK_SECONDS = 5.0
+SECONDS_OF_LOAD = 300
 READ = "/features/customer/C1?features=total_purchases"
 VECTORS = {"features": ["customer_purchases:total_purchases"], "entities": {"customer_id": ["C1"]}}
 
@@ -180,3 +182,51 @@ def test_no_route_is_a_500_when_store_cache_and_broker_answer_with_errors(
         for child in psutil.Process(web.process.pid).children(recursive=True):
             child.kill()  # so that the stub has nobody to wait for
         web.process.kill()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request of a load: when it was sent, its answer's status and whether it says when to come again."""
+
+    sent: float
+    status: int
+    says_when: bool
+
+
+def load(web: Web, *, per_second: int, seconds: float) -> list[Asked]:
+    """Requests at an even pace, whatever becomes of those before: an open loop."""
+
+    def ask() -> Asked:
+        sent = time.monotonic()
+        status, headers, _ = web.ask("GET", READ)
+        return Asked(sent, status, bool(headers["Retry-After"]))
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(64) as callers:
+        asked = []
+        for number in range(int(per_second * seconds)):
+            time.sleep(max(0.0, began + number / per_second - time.monotonic()))
+            asked.append(callers.submit(ask))
+        return [one.result() for one in asked]
+
+
+@pytest.mark.soak
+def test_under_load_for_minutes_a_restart_of_redis_is_503_and_all_else_is_200(
+    own_redis: Rewinding, start: Start
+) -> None:
+    web = start(threads=4, REDIS_URL=own_redis.url)
+    until_200(web)
+    with ThreadPoolExecutor(1) as beside:
+        loaded = beside.submit(load, web, per_second=200, seconds=SECONDS_OF_LOAD)
+        time.sleep(SECONDS_OF_LOAD / 3)
+        killed = time.monotonic()
+        own_redis.kill()
+        time.sleep(2)
+        own_redis.start()
+        back = time.monotonic() + BACK_SECONDS
+        answers = loaded.result()
+    assert len(answers) == 200 * SECONDS_OF_LOAD
+    assert {answer.status for answer in answers} == {200, 503}
+    assert all(answer.says_when for answer in answers if answer.status == 503)
+    outside = [answer.status for answer in answers if not killed - BUDGET_SECONDS <= answer.sent <= back]
+    assert outside.count(200) / len(outside) >= 0.9995

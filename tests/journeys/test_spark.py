@@ -77,6 +77,7 @@ def spine_of(here: Variables) -> list[object]:
     return ["--spine", Path(here["FEATUREHUB_SOURCE_ROOTS"]) / "spine.csv"]
 
 
+@pytest.mark.soak
 def test_a_user_trains_on_spark(run: Run, home: Path, here: Variables, there: Variables, tmp_path: Path) -> None:
     spine = spine_of(here)
     run("manage.py", "train", "pay", *spine, "--out", tmp_path / "here.parquet", **here)

@@ -19,7 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A join on Spark takes seconds, so what can hardly differ from its neighbour there is left to the long tests."""
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        is_alike = params.get("statistics") is False or params.get("seed", 0) > 0 or params.get("known_at") is False
+        is_alike = (
+            params.get("statistics") is False
+            or params.get("seed", 0) > 0
+            or params.get("known_at") is False
+            or params.get("newer_is_written") == "last"
+            or params.get("name", "select") != "select"
+            or params.get("kind", pa.int8()) != pa.int8()
+        )
         if params.get("joined") == "spark" and is_alike:
             item.add_marker(pytest.mark.soak)
 

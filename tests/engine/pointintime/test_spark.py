@@ -185,6 +185,7 @@ def test_times_of_all_centuries_come_back(histories: Histories, joined: Callable
     assert got["seen_at"].to_pylist() == moments
 
 
+@pytest.mark.soak
 @SPARK_ONLY
 def test_flipped_bits_in_a_history_file_are_seen(histories: Histories, joined: Callable[..., pa.Table]) -> None:
     group = histories.group([row("C1", day(1), None, tier="a tier to be found")], features=[("tier", "tier", STRING)])
