@@ -120,8 +120,10 @@ def _asked(service: object, features: object) -> Asked:
 
 def _spine(spine: object, asked: Asked, event_timestamp: str) -> pa.Table | Path:
     if isinstance(spine, list):
-        keys = asked.make_plan()(snapshot.load()).keys
-        return spines.of_rows(spine, event_timestamp=event_timestamp, keys=keys)
+        plan = asked.make_plan()(snapshot.load())
+        return spines.of_rows(
+            spine, event_timestamp=event_timestamp, keys=plan.keys, request_inputs=plan.request_inputs
+        )
     if isinstance(spine, dict) and isinstance(spine.get("path"), str) and len(spine) == 1:
         found = source_roots.find(spine["path"])
         if len(found) == 1:

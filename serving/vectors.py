@@ -2,7 +2,8 @@
 
 Statuses (engine/status.py): PRESENT; NULL_VALUE, a stored null; NOT_FOUND, never written, deleted, or the row's schema
 does not have the feature; OUTSIDE_MAX_AGE, older than the group's TTL, its value withheld; INVALID, bytes that cannot
-be read. The TTL is inclusive and counted from the event timestamp.
+be read. The TTL is inclusive and counted from the event timestamp. What is computed on request (serving/on_request.py)
+is PRESENT, NULL_VALUE or INVALID and has no event timestamp.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
+import polars as pl
+
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.entity_key import encode_column
@@ -26,6 +29,7 @@ from engine.online.store import row_key
 from engine.schema import Dtype
 from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
 from serving.names import find_features, find_service
+from serving.on_request import Request, computed_columns, sent_values
 from serving.plan import GroupRead, Plan, remembered
 
 log = logging.getLogger(__name__)
@@ -70,22 +74,29 @@ class Vectors:
         ]
 
 
-def read(make_plan: MakePlan, columns: Columns, *, now_us: int | None = None) -> Vectors:
+def read(
+    make_plan: MakePlan, columns: Columns, *, request: Request | None = None, now_us: int | None = None
+) -> Vectors:
     """The vectors of the entities whose join key values are `columns`: one list per join key, all of one length,
-    or a function of the plan that gives them.
+    or a function of the plan that gives them. `request` has a list as long for each request input that the features
+    are computed from; None where there is none.
 
     `make_plan` chooses the features from a catalog; it is asked again when Redis names a newer catalog than the
     process knew. Ages are counted up to `now_us`, microseconds since 1970: the time of the read by default. Raises
-    InvalidInput for wrong keys, TooLarge beyond MAX_ROWS or MAX_VALUES, Unavailable when Redis does not answer and
-    OnlineStoreCold when it does not hold the store.
+    InvalidInput for wrong keys and request inputs, TooLarge beyond MAX_ROWS or MAX_VALUES, Unavailable when Redis does
+    not answer and OnlineStoreCold when it does not hold the store.
     """
     catalog = snapshot.current()
     for _ in range(ATTEMPTS):
         keys: list[bytes] = []
         refused: FeaturehubError | None = None
+        sent: pl.DataFrame | None = None
         try:
             plan = make_plan(catalog)
-            keys = redis_keys(plan, columns(plan) if callable(columns) else columns)
+            entities = columns(plan) if callable(columns) else columns
+            keys = redis_keys(plan, entities)
+            if plan.computed or request is not None:
+                sent = sent_values(plan, request, len(entities[plan.keys[0].name]))
         except FeaturehubError as error:
             refused = error  # it stands only if Redis says that this catalog is the current one
         state, values = _read(keys)
@@ -94,7 +105,8 @@ def read(make_plan: MakePlan, columns: Columns, *, now_us: int | None = None) ->
             if refused is not None:
                 raise refused
             now_us = time.time_ns() // 1000 if now_us is None else now_us
-            return _decode(plan, values, now_us)
+            found = _decode(plan, values, now_us)
+            return found if sent is None else _completed(found, sent)
         catalog = checked
     raise Unavailable("The catalog changed with every read of this request; try again.")
 
@@ -156,7 +168,7 @@ def _key_parts(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[list
     if len(set(lengths.values())) > 1:
         raise InvalidInput(f"The join key columns differ in length: {lengths}.")
     rows = next(iter(lengths.values()), 0)
-    if rows > MAX_ROWS or rows * len(plan.features) > MAX_VALUES:
+    if rows > MAX_ROWS or rows * plan.width > MAX_VALUES:
         raise TooLarge(f"One request reads at most {MAX_ROWS} entities and {MAX_VALUES} values; split it.")
     return [encode_column(columns[key.name], key, pointer=f"/entities/{key.name}") for key in plan.keys]
 
@@ -200,12 +212,31 @@ def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int) -> Vectors:
     return Vectors(plan, *(_side_by_side(plan, [getattr(one, column) for one in found]) for column in columns))
 
 
+def _completed(read: Vectors, sent: pl.DataFrame) -> Vectors:
+    """The rows that were read with what is computed on request, and without what only that needed."""
+    plan = read.plan
+    width, unread = len(plan.features), [()] * sent.height
+    values, statuses = read.values if plan.groups else unread, read.statuses if plan.groups else unread
+    of_values: list[Sequence[StoredValue]] = _columns_of(values, width)
+    of_statuses: list[Sequence[Status]] = _columns_of(statuses, width)
+    of_events: list[Sequence[int | None]] = _columns_of(read.event_us if plan.groups else unread, width)
+    for place, computed, told in computed_columns(plan, values, statuses, sent):
+        of_values[place], of_statuses[place] = computed, told
+    rows = (list(zip(*columns, strict=True)) for columns in (of_values, of_statuses, of_events))
+    return Vectors(plan, *rows)
+
+
+def _columns_of(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:
+    """The first columns of the rows; None where a row ends before."""
+    return [[row[place] if place < len(row) else None for row in rows] for place in range(width)]
+
+
 def _side_by_side(plan: Plan, of_groups: Sequence[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
     """What each entity has in each group, as one row in the order of the plan's features."""
     outputs = [place for group in plan.groups for place in group.outputs]
     rows = []
     for parts in zip(*of_groups, strict=True):
-        row: list[Any] = [None] * len(outputs)
+        row: list[Any] = [None] * plan.width
         for place, value in zip(outputs, chain.from_iterable(parts), strict=True):
             row[place] = value
         rows.append(tuple(row))

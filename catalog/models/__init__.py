@@ -5,7 +5,7 @@ from catalog.models.api_key import ApiKey
 from catalog.models.dataset import TrainingDataset
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.feature import Feature, FeatureType, OnViolation
-from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
+from catalog.models.group import FeatureGroup, GroupInput, RequestInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import Owner, Tag
 from catalog.models.run import Run, RunKind, RunState
@@ -29,6 +29,7 @@ __all__ = [
     "OfflineDamage",
     "OnViolation",
     "Owner",
+    "RequestInput",
     "Run",
     "RunKind",
     "RunState",
