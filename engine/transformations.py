@@ -84,8 +84,9 @@ class Transformer:
                 violations += [Violation(step.name, RULE, detail, rows) for detail, rows in found.items()]
                 if found or skipped is not None:
                     broken[step.name] = _marked(frame.height, found.values(), skipped)
-        errors = [name for name in frame.columns if name.startswith(_ERROR)]
-        return frame.drop(errors) if errors else frame, violations, broken
+        for name in [name for name in frame.columns if name.startswith(_ERROR)]:
+            frame.drop_in_place(name)  # a frame with such columns was made here; `drop` takes 0.1 ms
+        return frame, violations, broken
 
 
 def _evaluated(frame: pl.DataFrame, steps: Sequence[_Step]) -> pl.DataFrame:

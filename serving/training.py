@@ -265,6 +265,6 @@ def _parts(groups: Iterable[str], joined: Mapping[FeatureSnapshot, str], catalog
             definition_of(name, group.version),
             catalog.entities[group.entity],
             group.ttl,
-            tuple(table.entries(delta_version)) if delta_version >= 0 else (),
+            tuple(table.entries(delta_version)) if asked and delta_version >= 0 else (),
             tuple(asked),
         )

@@ -95,7 +95,7 @@ def read(
             plan = make_plan(catalog)
             entities = columns(plan) if callable(columns) else columns
             keys = redis_keys(plan, entities)
-            if plan.computed or request is not None:
+            if plan.computed or request:
                 sent = sent_values(plan, request, len(entities[plan.keys[0].name]))
         except FeaturehubError as error:
             refused = error  # it stands only if Redis says that this catalog is the current one
@@ -105,8 +105,7 @@ def read(
             if refused is not None:
                 raise refused
             now_us = time.time_ns() // 1000 if now_us is None else now_us
-            found = _decode(plan, values, now_us)
-            return found if sent is None else _completed(found, sent)
+            return _decode(plan, values, now_us, sent)
         catalog = checked
     raise Unavailable("The catalog changed with every read of this request; try again.")
 
@@ -202,9 +201,11 @@ class Found:
         self.event_us.append((event_us,) * len(values))
 
 
-def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int) -> Vectors:
+def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int, sent: pl.DataFrame | None) -> Vectors:
     groups = plan.groups
     found = [_read_rows(group, values[place :: len(groups)], now_us) for place, group in enumerate(groups)]
+    if sent is not None:
+        return _completed(plan, found, sent)
     if len(groups) == 1 and groups[0].is_whole_vector:
         (only,) = found
         return Vectors(plan, only.values, only.statuses, only.event_us)
@@ -212,23 +213,26 @@ def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int) -> Vectors:
     return Vectors(plan, *(_side_by_side(plan, [getattr(one, column) for one in found]) for column in columns))
 
 
-def _completed(read: Vectors, sent: pl.DataFrame) -> Vectors:
-    """The rows that were read with what is computed on request, and without what only that needed."""
-    plan = read.plan
-    width, unread = len(plan.features), [()] * sent.height
-    values, statuses = read.values if plan.groups else unread, read.statuses if plan.groups else unread
-    of_values: list[Sequence[StoredValue]] = _columns_of(values, width)
-    of_statuses: list[Sequence[Status]] = _columns_of(statuses, width)
-    of_events: list[Sequence[int | None]] = _columns_of(read.event_us if plan.groups else unread, width)
+def _completed(plan: Plan, found: Sequence[Found], sent: pl.DataFrame) -> Vectors:
+    """What was read and what is computed on request from it; without what only that needed."""
+    unread: list[Any] = [(None,) * sent.height] * plan.width
+    values: list[Sequence[StoredValue]] = [*unread]
+    statuses: list[Sequence[Status]] = [*unread]
+    event_us: list[Sequence[int | None]] = [*unread]
+    for group, of_group in zip(plan.groups, found, strict=True):
+        _place(values, group, of_group.values)
+        _place(statuses, group, of_group.statuses)
+        _place(event_us, group, of_group.event_us)
     for place, computed, told in computed_columns(plan, values, statuses, sent):
-        of_values[place], of_statuses[place] = computed, told
-    rows = (list(zip(*columns, strict=True)) for columns in (of_values, of_statuses, of_events))
-    return Vectors(plan, *rows)
+        values[place], statuses[place] = computed, told
+    width = len(plan.features)
+    return Vectors(plan, *([*zip(*columns[:width], strict=True)] for columns in (values, statuses, event_us)))
 
 
-def _columns_of(rows: Sequence[tuple[Any, ...]], width: int) -> list[Any]:
-    """The first columns of the rows; None where a row ends before."""
-    return [[row[place] if place < len(row) else None for row in rows] for place in range(width)]
+def _place(columns: list[Any], group: GroupRead, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Put the columns of a group's rows where the plan has them."""
+    for place, column in zip(group.outputs, zip(*rows, strict=True), strict=bool(rows)):
+        columns[place] = column
 
 
 def _side_by_side(plan: Plan, of_groups: Sequence[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
@@ -236,7 +240,7 @@ def _side_by_side(plan: Plan, of_groups: Sequence[list[tuple[Any, ...]]]) -> lis
     outputs = [place for group in plan.groups for place in group.outputs]
     rows = []
     for parts in zip(*of_groups, strict=True):
-        row: list[Any] = [None] * plan.width
+        row: list[Any] = [None] * len(outputs)
         for place, value in zip(outputs, chain.from_iterable(parts), strict=True):
             row[place] = value
         rows.append(tuple(row))

@@ -538,6 +538,18 @@ def test_a_dataset_is_made_again_by_its_manifest_after_the_expression_changed(ca
     assert again.made.sha256 == manifest["result"]["sha256"]
 
 
+def test_spark_makes_the_dataset_that_duckdb_makes(cart: Hub, spark_session: Any, tmp_path: Path) -> None:
+    from serving import training
+
+    now = datetime.now(UTC)
+    spine = spine_of(*((customer, now) for customer in THREE), cart_value=[75.0] * 4, cart_items=[2] * 4)
+    asked = training.Asked(features=(f"{GROUP}:is_large", f"{GROUP}:cart_ratio", f"{GROUP}:total"))
+    recipe = training.plan(asked, spine.column_names, statuses=True)
+    made = [training.write(recipe, spine, tmp_path / engine, engine=engine).made for engine in ("duckdb", "spark")]
+    assert made[0].sha256 == made[1].sha256
+    assert made[0].nulls["cart_ratio"] == 3
+
+
 def test_a_manifest_without_them_keeps_its_format(cart: Hub) -> None:
     from serving import training
 
