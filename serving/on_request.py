@@ -34,7 +34,7 @@ def sent_values(plan: Plan, request: Request | None, rows: int) -> pl.DataFrame:
     given = request or {}
     wanted = {field.name: field for field in plan.request_inputs}
     problems = [
-        Problem(f"/request/{name}", f"this request input is missing; {rows} values of {field.dtype} are needed.")
+        Problem(f"/request/{name}", f"this request input is missing; a list of {field.dtype} is needed, a value per entity.")
         for name, field in wanted.items()
         if name not in given
     ]

@@ -305,8 +305,8 @@ def test_one_read_is_one_redis_command_and_no_query(
 
 BOTH = {"cart_value": [1.0], "cart_items": [1]}
 BAD: dict[str, tuple[Any, str, str]] = {
-    "a missing column": ({"cart_value": [1.0]}, "/request/cart_items", "missing; 1 values of int64"),
-    "nothing sent": ({}, "/request/cart_value", "missing; 1 values of float64"),
+    "a missing column": ({"cart_value": [1.0]}, "/request/cart_items", "missing; a list of int64"),
+    "nothing sent": ({}, "/request/cart_value", "missing; a list of float64"),
     "a column too many": ({**BOTH, "cart_valve": [1.0]}, "/request/cart_valve", "no asked feature reads this"),
     "too many values": ({**BOTH, "cart_value": [1.0, 2.0]}, "/request/cart_value", "2 values; one for each of the 1"),
     "no values": ({**BOTH, "cart_value": []}, "/request/cart_value", "it has 0 values"),
@@ -380,7 +380,7 @@ def test_a_service_may_have_them_and_says_what_it_needs(cart: Hub) -> None:
     told = json_of(cart.vectors(**body), 400)
     assert told["errors"][0] == {
         "pointer": "/request/cart_value",
-        "detail": "this request input is missing; 1 values of float64 are needed.",
+        "detail": "this request input is missing; a list of float64 is needed, a value per entity.",
         "did_you_mean": [],
     }
     assert json_of(cart.get("/features/customer/C1?feature_service=cart"), 400)["code"] == "invalid_input"
