@@ -34,7 +34,9 @@ def sent_values(plan: Plan, request: Request | None, rows: int) -> pl.DataFrame:
     given = request or {}
     wanted = {field.name: field for field in plan.request_inputs}
     problems = [
-        Problem(f"/request/{name}", f"this request input is missing; a list of {field.dtype} is needed, a value per entity.")
+        Problem(
+            f"/request/{name}", f"this request input is missing; a list of {field.dtype}, a value per entity, is right."
+        )
         for name, field in wanted.items()
         if name not in given
     ]

@@ -380,7 +380,7 @@ def test_a_service_may_have_them_and_says_what_it_needs(cart: Hub) -> None:
     told = json_of(cart.vectors(**body), 400)
     assert told["errors"][0] == {
         "pointer": "/request/cart_value",
-        "detail": "this request input is missing; a list of float64 is needed, a value per entity.",
+        "detail": "this request input is missing; a list of float64, a value per entity, is right.",
         "did_you_mean": [],
     }
     assert json_of(cart.get("/features/customer/C1?feature_service=cart"), 400)["code"] == "invalid_input"
