@@ -48,18 +48,26 @@ def schema_of(group: FeatureGroup, features: Sequence[Feature] | None = None) ->
     )
 
 
+def readable_schema(group: FeatureGroup, features: Iterable[Feature]) -> GroupSchema | None:
+    """The group as whoever computes features on request sees it, without keys and inputs; None where there are none.
+
+    `features` are all of the group's.
+    """
+    inputs = tuple(column.field() for column in group.request_inputs.all())
+    if not inputs:
+        return None
+    stored, computed = on_request.divided((feature.column() for feature in features), inputs)
+    return GroupSchema(group.name, group.version, 0, (), stored, request_inputs=inputs, on_request=computed)
+
+
 def request_needs(group: FeatureGroup, features: Iterable[Feature] | None = None) -> dict[str, tuple[Field, ...]]:
     """For each feature of the group that is computed on request, the request inputs that it needs.
 
     `features` are all of the group's, for a caller who has them.
     """
-    inputs = tuple(column.field() for column in group.request_inputs.all())
-    if not inputs:
-        return {}
-    columns = [feature.column() for feature in (group.features.all() if features is None else features)]
-    stored, computed = on_request.divided(columns, inputs)
-    defined = GroupSchema(group.name, group.version, 0, (), stored, request_inputs=inputs, on_request=computed)
-    return {f.name: on_request.computation_of(defined, [f.name]).request_inputs for f in computed}
+    readable = readable_schema(group, group.features.all() if features is None else features)
+    computed = readable.on_request if readable else ()
+    return {f.name: on_request.computation_of(readable, [f.name]).request_inputs for f in computed if readable}
 
 
 def current_schema(group: FeatureGroup) -> GroupSchema:

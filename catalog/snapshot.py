@@ -23,7 +23,7 @@ from catalog.models import (
     Status,
     StoredSchema,
 )
-from catalog.schemas import from_stored, schema_of
+from catalog.schemas import from_stored, readable_schema
 from engine.errors import OnlineStoreCold
 from engine.on_request import Computation, computation_of
 from engine.online.store import State
@@ -148,7 +148,7 @@ def _group(
     damages: Mapping[GroupVersion, str],
 ) -> GroupSnapshot:
     at = (group.pk, group.version)
-    computed = schema_of(group, list(group.features.all())) if group.request_inputs.all() else None
+    computed = readable_schema(group, group.features.all())
     on_request = {feature.name for feature in computed.on_request} if computed else set()
     features = {f.name: _feature(f, group, on_request=f.name in on_request) for f in group.features.all()}
     return GroupSnapshot(

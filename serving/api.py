@@ -43,7 +43,9 @@ class EntityVectorView(APIView):
             in_path(
                 "id", "The join key values joined by commas; `~c`, `~s`, `~t` stand for a comma, a slash, a tilde."
             ),
-            in_query("features", "Names joined by commas, bare or group:name; all that are served by default."),
+            in_query(
+                "features", "Names joined by commas, bare or group:name; by default all that are served and stored."
+            ),
             in_query("feature_service", "Instead of features: a service, as name or name@version."),
             in_query("include", "`meta`: with the status, time and age of each value.", enum=["meta"]),
             INT64_PARAMETER,

@@ -604,6 +604,13 @@ def test_features_that_are_computed_on_request_are_shown_with_what_readers_send(
     assert "cart_value / avg_value (on request)" in text_of(browser.get(page("featuregroup", "change", group.pk)))
 
 
+def test_a_services_page_says_what_readers_send(browser: Client, service: FeatureService, group: FeatureGroup) -> None:
+    url = page("featureservice", "change", service.pk)
+    assert "the keys of its entities" in text_of(browser.get(url))
+    service.chosen.create(feature=with_request_feature(group), position=2)
+    assert "cart_value (float64)" in text_of(browser.get(url))
+
+
 def test_a_request_input_is_added_on_the_groups_page_and_refused_by_name(browser: Client, group: FeatureGroup) -> None:
     url = page("featuregroup", "change", group.pk)
     sent = {
