@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -14,7 +17,9 @@ from rest_framework.views import APIView
 from catalog.access import READ, reach, require
 from catalog.models import Feature, FeatureGroup, FeatureType, Status
 from catalog.openapi import documented, in_path
+from catalog.schemas import request_needs
 from engine.errors import AmbiguousName, NotFound, Problem, near_names
+from engine.schema import Field
 
 
 def json_response(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
@@ -69,6 +74,11 @@ class FeatureSerializer(serializers.Serializer[Any]):
     owner = serializers.CharField(allow_null=True)
     tags = serializers.ListField(child=serializers.CharField())
     version = serializers.IntegerField(help_text="The version of its group.")
+    on_request = serializers.BooleanField(help_text="Computed when it is asked for, from values sent with the request.")
+    request_inputs = serializers.ListField(
+        child=serializers.DictField(child=serializers.CharField()),
+        help_text="What a request has to send for it: name and dtype of each; empty for one that is stored.",
+    )
 
 
 class FeaturesSerializer(serializers.Serializer[Any]):
@@ -93,19 +103,27 @@ class FeaturesView(APIView):
 
     @documented("list_features", answers={200: FeaturesSerializer})
     def get(self, request: Request) -> HttpResponse:
-        features = _features()
+        known = _features()
         if (readable := reach(request.user, READ)) is not None:
-            features = features.filter(group__name__in=readable)
-        return json_response({"features": [feature_summary(feature) for feature in features]})
+            known = known.filter(group__name__in=readable)
+        listed = []
+        for _, of_group in groupby(known, key=attrgetter("group_id")):
+            features = list(of_group)
+            needs = request_needs(features[0].group, features)
+            listed += [feature_summary(feature, needs) for feature in features]
+        return json_response({"features": listed})
 
 
 def _features() -> QuerySet[Feature]:
     related = ("group__entity", "owner", "group__owner", "replaced_by__group")
-    return Feature.objects.select_related(*related).prefetch_related("tags")
+    return Feature.objects.select_related(*related).prefetch_related("tags", "group__request_inputs")
 
 
-def feature_summary(feature: Feature) -> dict[str, Any]:
-    """A feature as `/features` lists it; its owner is its group's where it has none of its own."""
+def feature_summary(feature: Feature, needs: Mapping[str, Sequence[Field]]) -> dict[str, Any]:
+    """A feature as `/features` lists it; its owner is its group's where it has none of its own.
+
+    `needs` are the request inputs of its group's features that are computed on request.
+    """
     owner = feature.owner or feature.group.owner
     return {
         "name": feature.name,
@@ -118,6 +136,8 @@ def feature_summary(feature: Feature) -> dict[str, Any]:
         "owner": owner.name if owner else None,
         "tags": [tag.name for tag in feature.tags.all()],
         "version": feature.group.version,
+        "on_request": feature.name in needs,
+        "request_inputs": [{"name": f.name, "dtype": str(f.dtype)} for f in needs.get(feature.name, ())],
     }
 
 
@@ -155,7 +175,7 @@ def find_feature(entity: str, name: str) -> Feature:
 
 def feature_metadata(feature: Feature) -> dict[str, Any]:
     """Everything that people read about a feature."""
-    return feature_summary(feature) | {
+    return feature_summary(feature, request_needs(feature.group)) | {
         "created_at": feature.created_at,
         "updated_at": feature.updated_at,
         "transformation": transformation_metadata(feature),

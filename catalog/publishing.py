@@ -24,6 +24,7 @@ from catalog.models import (
     GroupInput,
     JoinKey,
     OfflineDamage,
+    RequestInput,
     ServiceFeature,
     StoredSchema,
     Tag,
@@ -38,14 +39,21 @@ NOTICED: dict[type[models.Model], tuple[str, ...]] = {
     Entity: ("name",),
     JoinKey: ("entity_id", "name", "dtype", "position"),
     FeatureGroup: ("name", "version", "entity_id", "status", "ttl", "deprecated_at"),
-    Feature: ("name", "group_id", "position", "dtype", "status", "replaced_by_id", "deprecated_at", "sunset_at"),
+    # Its expression, since that says whether it is computed on request, and then how.
+    Feature: (
+        *("name", "group_id", "position", "dtype", "status", "expression"),
+        *("replaced_by_id", "deprecated_at", "sunset_at"),
+    ),
+    RequestInput: ("group_id", "name", "dtype", "position"),
     FeatureService: ("name", "version", "status"),
     ServiceFeature: ("service_id", "feature_id", "position"),
     StoredSchema: ("group_id", "version", "number"),
     OfflineDamage: ("group_id", "group_version", "is_missing_online"),
 }
 #: What a writer works from; of these every change counts.
-WRITTEN_BY: tuple[type[models.Model], ...] = (Entity, JoinKey, FeatureGroup, GroupInput, Feature, StoredSchema)
+WRITTEN_BY: tuple[type[models.Model], ...] = (
+    *(Entity, JoinKey, FeatureGroup, GroupInput, RequestInput, Feature, StoredSchema),
+)
 
 
 def connect() -> None:

@@ -2,7 +2,8 @@
 
 Every stored row names the schema it was written with. Adding a feature or an input makes a new schema of the same
 group version; a changed dtype, join key, time column or transformation would give old and new rows different
-meanings under one name, and is refused until the group's version is raised (ADR 4).
+meanings under one name, and is refused until the group's version is raised (ADR 4). Features that are computed on
+request are in no row, so they may change in place.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from catalog.models import CatalogState, Feature, FeatureGroup, StoredSchema
-from engine import transformations, validation
+from engine import on_request, transformations, validation
 from engine.errors import FeaturehubError, InvalidDefinition, Problem
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema, Transformation
+
+#: What is said of a feature that rows hold and that is now computed on request.
+COMPUTED_NOW = "is computed on request now"
 
 Local = dict[str, Callable[..., object]]
 
@@ -28,16 +32,42 @@ Local = dict[str, Callable[..., object]]
 def schema_of(group: FeatureGroup, features: Sequence[Feature] | None = None) -> GroupSchema:
     """The group as it is defined now, with schema id 0; raises InvalidDefinition for an unreadable dtype."""
     features = list(group.features.order_by("position", "pk")) if features is None else features
+    request_inputs = tuple(column.field() for column in group.request_inputs.all())
+    stored, computed = on_request.divided((feature.column() for feature in features), request_inputs)
     return GroupSchema(
         group=group.name,
         version=group.version,
         schema_id=0,
         join_keys=group.entity.key_fields(),
-        features=tuple(feature.column() for feature in features),
+        features=stored,
         inputs=tuple(column.field() for column in group.inputs.all()),
         event_timestamp=group.event_timestamp,
         created_timestamp=group.created_timestamp,
+        request_inputs=request_inputs,
+        on_request=computed,
     )
+
+
+def readable_schema(group: FeatureGroup, features: Iterable[Feature]) -> GroupSchema | None:
+    """The group as whoever computes features on request sees it, without keys and inputs; None where there are none.
+
+    `features` are all of the group's.
+    """
+    inputs = tuple(column.field() for column in group.request_inputs.all())
+    if not inputs:
+        return None
+    stored, computed = on_request.divided((feature.column() for feature in features), inputs)
+    return GroupSchema(group.name, group.version, 0, (), stored, request_inputs=inputs, on_request=computed)
+
+
+def request_needs(group: FeatureGroup, features: Iterable[Feature] | None = None) -> dict[str, tuple[Field, ...]]:
+    """For each feature of the group that is computed on request, the request inputs that it needs.
+
+    `features` are all of the group's, for a caller who has them.
+    """
+    readable = readable_schema(group, group.features.all() if features is None else features)
+    computed = readable.on_request if readable else ()
+    return {f.name: on_request.computation_of(readable, [f.name]).request_inputs for f in computed if readable}
 
 
 def current_schema(group: FeatureGroup) -> GroupSchema:
@@ -103,6 +133,7 @@ def breaking_changes(stored: GroupSchema, defined: GroupSchema) -> list[str]:
     for column in _columns(defined):
         if (old := before.get(column.name)) and (difference := _difference(old, column)):
             changes.append(f"{column.name} {difference}")
+    changes += [f"{f.name} {COMPUTED_NOW}" for f in defined.on_request if f.name in before]
     return changes
 
 
@@ -173,7 +204,7 @@ def problems_of(schema: GroupSchema) -> list[Problem]:
         transformer(schema, recorded)
     except InvalidDefinition as error:
         problems += error.problems or [Problem("", error.detail)]
-    return problems
+    return problems + on_request.problems_of(schema)
 
 
 def _not_here(row: object) -> object:
@@ -185,7 +216,8 @@ def _clashes(schema: GroupSchema) -> list[Problem]:
     seen: dict[str, str] = {}
     problems = []
     columns = [("join key", k.name) for k in schema.join_keys] + [("input", c.name) for c in schema.inputs]
-    for kind, name in columns + [("feature", f.name) for f in schema.features]:
+    columns += [("request input", c.name) for c in schema.request_inputs]
+    for kind, name in columns + [("feature", f.name) for f in (*schema.features, *schema.on_request)]:
         if name in seen:
             problems.append(Problem(name, f"the name is taken by {seen[name]} of the same group"))
         seen.setdefault(name, f"the {kind}")

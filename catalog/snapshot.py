@@ -7,7 +7,7 @@ process until Redis names another catalog version.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -23,10 +23,11 @@ from catalog.models import (
     Status,
     StoredSchema,
 )
-from catalog.schemas import from_stored
+from catalog.schemas import from_stored, readable_schema
 from engine.errors import OnlineStoreCold
+from engine.on_request import Computation, computation_of
 from engine.online.store import State
-from engine.schema import Dtype, Field
+from engine.schema import Dtype, Field, GroupSchema
 
 #: A group's primary key and one of its versions.
 GroupVersion = tuple[int, int]
@@ -37,6 +38,7 @@ class FeatureSnapshot:
     """A feature as readers see it: its group's `version`, the effective `status`, `replaced_by` as `group:name`.
 
     is_personal: whether reading its values needs `pii:read`.
+    on_request: no row has it; its group's `computation` of it is carried out by whoever reads.
     """
 
     name: str
@@ -48,6 +50,7 @@ class FeatureSnapshot:
     deprecated_at: datetime | None = None
     sunset_at: datetime | None = None
     is_personal: bool = False
+    on_request: bool = False
 
     @property
     def full_name(self) -> str:
@@ -59,6 +62,7 @@ class GroupSnapshot:
     """A group as readers see it. `layouts` gives, for each schema id of the served version, its features in order.
 
     `damage` names a damaged offline file whose rows may be missing online; empty when all that were accepted are there.
+    `computed` are the columns as they are defined, of a group that has request inputs.
     """
 
     name: str
@@ -69,6 +73,12 @@ class GroupSnapshot:
     features: Mapping[str, FeatureSnapshot]
     layouts: Mapping[int, tuple[str, ...]]
     damage: str = ""
+    computed: GroupSchema | None = None
+
+    def computation(self, features: Iterable[str]) -> Computation | None:
+        """What computes these features on request; None when rows hold them all."""
+        names = [name for name in features if self.features[name].on_request]
+        return computation_of(self.computed, names) if self.computed and names else None
 
     def schema_ids_with(self, feature: str) -> frozenset[int]:
         """The schemas whose rows hold the feature."""
@@ -110,7 +120,9 @@ def load() -> Catalog:
     current = CatalogState.current()
     entities = {entity.name: entity.key_fields() for entity in Entity.objects.prefetch_related("join_keys")}
     layouts, damages, personal = _layouts(), _damages(), Feature.objects.personal()
-    groups = FeatureGroup.objects.select_related("entity").prefetch_related("features__replaced_by__group")
+    groups = FeatureGroup.objects.select_related("entity").prefetch_related(
+        "features__replaced_by__group", "request_inputs"
+    )
     return Catalog(
         State(current.version, current.epoch),
         entities,
@@ -139,8 +151,11 @@ def _group(
     personal: frozenset[int],
 ) -> GroupSnapshot:
     at = (group.pk, group.version)
+    computed = readable_schema(group, group.features.all())
+    on_request = {feature.name for feature in computed.on_request} if computed else set()
     features = {
-        feature.name: _feature(feature, group, is_personal=feature.pk in personal) for feature in group.features.all()
+        f.name: _feature(f, group, is_personal=f.pk in personal, on_request=f.name in on_request)
+        for f in group.features.all()
     }
     return GroupSnapshot(
         group.name,
@@ -151,10 +166,11 @@ def _group(
         features,
         layouts.get(at, {}),
         damages.get(at, ""),
+        computed,
     )
 
 
-def _feature(feature: Feature, group: FeatureGroup, *, is_personal: bool) -> FeatureSnapshot:
+def _feature(feature: Feature, group: FeatureGroup, *, is_personal: bool, on_request: bool) -> FeatureSnapshot:
     feature.group = group
     return FeatureSnapshot(
         feature.name,
@@ -166,6 +182,7 @@ def _feature(feature: Feature, group: FeatureGroup, *, is_personal: bool) -> Fea
         feature.deprecated_at or group.deprecated_at,
         feature.sunset_at,
         is_personal,
+        on_request,
     )
 
 

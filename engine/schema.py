@@ -142,6 +142,8 @@ class GroupSchema:
 
     `event_timestamp` and `created_timestamp` name the columns of the source; stored rows call them
     EVENT_TIMESTAMP and CREATED_TIMESTAMP. `features` is the order of the values in an online row.
+    `request_inputs` are sent with a read, `on_request` are the features computed from them (engine/on_request.py):
+    no row holds either.
     """
 
     group: str
@@ -152,6 +154,8 @@ class GroupSchema:
     inputs: tuple[Field, ...] = ()
     event_timestamp: str = EVENT_TIMESTAMP
     created_timestamp: str = ""
+    request_inputs: tuple[Field, ...] = ()
+    on_request: tuple[FeatureColumn, ...] = ()
 
     @cached_property
     def given(self) -> tuple[Field, ...]:

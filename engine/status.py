@@ -14,7 +14,8 @@ NULL_VALUE: Final = "NULL_VALUE"
 NOT_FOUND: Final = "NOT_FOUND"
 #: The newest row is older than the group's TTL: its value is withheld.
 OUTSIDE_MAX_AGE: Final = "OUTSIDE_MAX_AGE"
-#: The stored bytes cannot be read; only the online store answers so, the offline store fails instead.
+#: The stored bytes cannot be read (only the online store answers so, the offline store fails instead), or what is
+#: computed on request has no value here, as by a division by zero.
 INVALID: Final = "INVALID"
 
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -63,8 +63,18 @@ class Transformer:
         depends on that value is null too, and not reported again. Raises InvalidInput when a function that takes a
         whole frame fails, or returns what is no column of its dtype.
         """
+        frame, violations, _ = self.traced(frame, {})
+        return frame, violations
+
+    def traced(
+        self, frame: pl.DataFrame, unusable: Mapping[str, pl.Series]
+    ) -> tuple[pl.DataFrame, list[Violation], dict[str, pl.Series]]:
+        """As `apply`, and for each column with such rows the mask of those that have no usable value.
+
+        `unusable` gives the masks of given columns: what depends on such a value is null, and not reported.
+        """
         violations: list[Violation] = []
-        broken: dict[str, pl.Series] = {}
+        broken: dict[str, pl.Series] = dict(unusable)
         for level in self.levels:
             frame = _evaluated(frame, level)
             for step in level:
@@ -74,8 +84,9 @@ class Transformer:
                 violations += [Violation(step.name, RULE, detail, rows) for detail, rows in found.items()]
                 if found or skipped is not None:
                     broken[step.name] = _marked(frame.height, found.values(), skipped)
-        errors = [name for name in frame.columns if name.startswith(_ERROR)]
-        return frame.drop(errors) if errors else frame, violations
+        for name in [name for name in frame.columns if name.startswith(_ERROR)]:
+            frame.drop_in_place(name)  # a frame with such columns was made here; `drop` takes 0.1 ms
+        return frame, violations, broken
 
 
 def _evaluated(frame: pl.DataFrame, steps: Sequence[_Step]) -> pl.DataFrame:

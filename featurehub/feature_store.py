@@ -92,16 +92,22 @@ class FeatureStore:
         push(group, [_row(group, entity_id, data)], by=self.name, local=self._local(group_name))
 
     def get_online_features(
-        self, group_name: str, entity_id: str | int, feature_names: Sequence[str] | None = None
+        self,
+        group_name: str,
+        entity_id: str | int,
+        feature_names: Sequence[str] | None = None,
+        *,
+        request: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """One entity's features by name, None for what is null, missing or too old; `group_name` may be an entity.
 
-        Raises EntityNotFound when there is no row of it.
+        `request` has a value for each request input of the features that are computed on request; these are named in
+        `feature_names`, which by default are all that are stored. Raises EntityNotFound when there is no row of it.
         """
         from serving.lookup import read_entity
 
         wanted = ",".join(feature_names) if feature_names else None
-        found, labels = read_entity(group_name, _escaped(str(entity_id)), features=wanted)
+        found, labels = read_entity(group_name, _escaped(str(entity_id)), features=wanted, request=request)
         return dict(zip(labels, found.python_values()[0], strict=True))
 
     def get_offline_features(
@@ -129,7 +135,8 @@ class FeatureStore:
     ) -> Any:
         """The spine with the features (or a service's) as they were at each row's time, one row out per row in.
 
-        spine:    a pandas or Polars frame, an Arrow table, or the path of a Parquet or CSV file.
+        spine:    a pandas or Polars frame, an Arrow table, or the path of a Parquet or CSV file; with a column for
+                  each request input of features that are computed on request.
         statuses: adds a column `<feature>__status` per feature: a stored null is not the same as a value too old.
         output:   "pandas", "polars" or "arrow"; or a Parquet file to write, and the answer is its manifest.
         """

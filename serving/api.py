@@ -55,7 +55,9 @@ class EntityVectorView(APIView):
             in_path(
                 "id", "The join key values joined by commas; `~c`, `~s`, `~t` stand for a comma, a slash, a tilde."
             ),
-            in_query("features", "Names joined by commas, bare or group:name; all that are served by default."),
+            in_query(
+                "features", "Names joined by commas, bare or group:name; by default all that are served and stored."
+            ),
             in_query("feature_service", "Instead of features: a service, as name or name@version."),
             in_query("include", "`meta`: with the status, time and age of each value.", enum=["meta"]),
             INT64_PARAMETER,
@@ -136,6 +138,11 @@ class VectorsBodySerializer(serializers.Serializer[Any]):
         child=serializers.ListField(child=serializers.JSONField()),
         help_text="One list of values per join key, all of one length.",
     )
+    request = serializers.DictField(
+        child=serializers.ListField(child=serializers.JSONField(allow_null=True)),
+        required=False,
+        help_text="For features that are computed on request: one list per request input, a value per entity.",
+    )
     include = serializers.ListField(child=serializers.ChoiceField(INCLUDES), required=False)
 
 
@@ -169,7 +176,8 @@ class VectorsView(APIView):
     def post(self, request: Request) -> HttpResponse:
         as_string = _parameters(request, {"int64": INT64}).get("int64") == "string"
         asked = parse_request(read_object(request))
-        found = vectors.read(for_caller(request.user, asked.make_plan), asked.entities)
+        plans = for_caller(request.user, asked.make_plan)
+        found = vectors.read(plans, asked.entities, request=asked.request)
         usage.count(found.plan.feature_names, request.user)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
@@ -180,13 +188,19 @@ class VectorsView(APIView):
 class VectorsRequest:
     """A parsed body of `POST /api/v1/vectors`."""
 
-    def __init__(self, make_plan: MakePlan, entities: dict[str, list[object]], include: list[str]) -> None:
-        self.make_plan, self.entities, self.include = make_plan, entities, include
+    def __init__(
+        self,
+        make_plan: MakePlan,
+        entities: dict[str, list[object]],
+        include: list[str],
+        request: dict[str, list[object]] | None,
+    ) -> None:
+        self.make_plan, self.entities, self.include, self.request = make_plan, entities, include, request
 
 
 def parse_request(body: dict[str, Any]) -> VectorsRequest:
     """What a body asks for; raises InvalidInput naming the key that is wrong."""
-    require_keys(body, required={"entities"}, optional={"feature_service", "features", "include"})
+    require_keys(body, required={"entities"}, optional={"feature_service", "features", "include", "request"})
     service, features = body.get("feature_service"), body.get("features")
     if (service is None) == (features is None):
         raise InvalidInput("Ask for one of feature_service and features.")
@@ -194,9 +208,16 @@ def parse_request(body: dict[str, Any]) -> VectorsRequest:
     if not isinstance(include, list) or set(map(str, include)) - set(INCLUDES):
         raise InvalidInput(f"include is a list of {' and '.join(INCLUDES)}.")
     entities = body["entities"]
-    if not isinstance(entities, dict) or not all(isinstance(column, list) for column in entities.values()):
+    if not _are_columns(entities):
         raise InvalidInput('entities is an object of columns, one per join key: {"customer_id": ["C1", "C2"]}.')
-    return VectorsRequest(make_plan(service, features), entities, include)
+    request = body.get("request")
+    if "request" in body and not _are_columns(request):
+        raise InvalidInput('request is an object of columns, one per request input: {"cart_value": [19.9, null]}.')
+    return VectorsRequest(make_plan(service, features), entities, include, request)
+
+
+def _are_columns(document: object) -> bool:
+    return isinstance(document, dict) and all(isinstance(column, list) for column in document.values())
 
 
 def _columnar(found: Vectors, asked: VectorsRequest, *, int64_as_string: bool) -> dict[str, Any]:

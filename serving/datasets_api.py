@@ -131,7 +131,9 @@ def _asked(service: object, features: object) -> Asked:
 
 def _spine(spine: object, plan: Plan, event_timestamp: str) -> pa.Table | Path:
     if isinstance(spine, list):
-        return spines.of_rows(spine, event_timestamp=event_timestamp, keys=plan.keys)
+        return spines.of_rows(
+            spine, event_timestamp=event_timestamp, keys=plan.keys, request_inputs=plan.request_inputs
+        )
     if isinstance(spine, dict) and isinstance(spine.get("path"), str) and len(spine) == 1:
         found = source_roots.find(spine["path"])
         if len(found) == 1:

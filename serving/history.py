@@ -33,14 +33,15 @@ def rows_of_group(
         raise unknown_name("feature group", name, catalog.groups)
     stores.history_wanted.send(rows_of_group, groups=[name])
     keys = [*(key.name for key in catalog.entities[group.entity]), EVENT_TIMESTAMP]
-    asked = [*keys, *(group.features if columns is None else columns)]
+    stored = [feature.name for feature in group.features.values() if not feature.on_request]
+    asked = [*keys, *(stored if columns is None else columns)]
     wanted = list(dict.fromkeys([*asked, *VERSION_ORDER, DELETED]))
     files = stores.offline(name, group.version).files()
     batches = [_between(batch, start, end) for path in files for batch in read_file(path, wanted)]
     if not batches:
         return None
     rows = pl.concat(batches, how="diagonal")
-    known = [*rows.columns, *group.features]
+    known = [*rows.columns, *stored]
     if unknown := [column for column in asked if column not in known]:
         problems = [Problem(column, "unknown column", near_names(column, known)) for column in unknown]
         raise UnknownName(f"{name} has no column {', '.join(unknown)}.", problems)

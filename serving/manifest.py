@@ -18,10 +18,12 @@ from catalog import stores
 from catalog.models import StoredSchema
 from engine.errors import InvalidInput
 from engine.offline.log import LoggedFile
-from engine.pointintime.rule import GroupHistory, HistoryFeature
-from engine.schema import Dtype, Field
+from engine.on_request import Computation
+from engine.pointintime.rule import GroupHistory, HistoryFeature, OnRequest
+from engine.schema import Dtype, FeatureColumn, Field, Transformation
 
-FORMAT = 1
+#: Of a manifest with features that are computed on request; without them it is written as the format before.
+FORMAT, FORMAT_BEFORE = 2, 1
 #: Files that are hashed at a time, when a process meets them first.
 HASHERS = 4
 _MICROSECOND = timedelta(microseconds=1)
@@ -96,7 +98,10 @@ class GroupPart:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A dataset before it is made: `order` is the features' output names in the order of the result."""
+    """A dataset before it is made: `order` is the features' output names in the order of the result.
+
+    on_request: those of them that are computed from the others and the spine, with their definitions.
+    """
 
     service: str
     features: tuple[str, ...]
@@ -105,6 +110,7 @@ class Recipe:
     event_timestamp: str
     known_at: bool
     statuses: bool
+    on_request: tuple[OnRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ class Manifest:
     def as_json(self) -> dict[str, Any]:
         recipe, made = self.recipe, self.made
         return {
-            "format": FORMAT,
+            "format": FORMAT if recipe.on_request else FORMAT_BEFORE,
             "feature_service": recipe.service or None,
             "features": list(recipe.features),
             "outputs": list(recipe.order),
@@ -137,6 +143,7 @@ class Manifest:
             "known_at": recipe.known_at,
             "statuses": recipe.statuses,
             "groups": [part.as_json() for part in recipe.groups],
+            **({"on_request": [_computed_as_json(one) for one in recipe.on_request]} if recipe.on_request else {}),
             "spine": {"rows": made.rows, "sha256": made.spine_sha256},
             "result": {
                 "rows": made.rows,
@@ -151,8 +158,10 @@ class Manifest:
     def from_json(cls, said: Mapping[str, Any]) -> Self:
         """Raises InvalidInput for what is no manifest, or one of a newer format."""
         try:
-            if said["format"] != FORMAT:
-                raise InvalidInput(f"The manifest has format {said['format']!r}; this version reads {FORMAT}.")
+            if said["format"] not in (FORMAT, FORMAT_BEFORE):
+                raise InvalidInput(
+                    f"The manifest has format {said['format']!r}; this version reads {FORMAT_BEFORE} and {FORMAT}."
+                )
             recipe = Recipe(
                 said["feature_service"] or "",
                 tuple(said["features"]),
@@ -161,6 +170,7 @@ class Manifest:
                 said["event_timestamp"],
                 said["known_at"],
                 said["statuses"],
+                tuple(_computed_from_json(one) for one in said.get("on_request", ())),
             )
             result = said["result"]
             columns = tuple((name, kind) for name, kind in result["columns"])
@@ -170,6 +180,40 @@ class Manifest:
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(f"This is no manifest of a training dataset: {error!r}.") from error
         return cls(recipe, made)
+
+
+def _computed_as_json(one: OnRequest) -> dict[str, Any]:
+    outputs, computation = dict(one.outputs), one.computation
+    return {
+        "group": computation.group,
+        "request_inputs": [[field.name, str(field.dtype)] for field in computation.request_inputs],
+        "reads": [
+            {"name": field.name, "dtype": str(field.dtype), "joined_as": joined}
+            for field, joined in zip(computation.stored, one.stored, strict=True)
+        ],
+        "features": [
+            {
+                "name": feature.name,
+                "dtype": str(feature.dtype),
+                "expression": feature.transformation.expression if feature.transformation else "",
+                "output": outputs.get(feature.name),
+            }
+            for feature in computation.features
+        ],
+    }
+
+
+def _computed_from_json(made: Mapping[str, Any]) -> OnRequest:
+    computation = Computation(
+        made["group"],
+        tuple(Field(name, Dtype.parse(dtype)) for name, dtype in made["request_inputs"]),
+        tuple(Field(read["name"], Dtype.parse(read["dtype"])) for read in made["reads"]),
+        tuple(
+            FeatureColumn(f["name"], Dtype.parse(f["dtype"]), Transformation(f["expression"])) for f in made["features"]
+        ),
+    )
+    outputs = tuple((f["name"], f["output"]) for f in made["features"] if f["output"] is not None)
+    return OnRequest(computation, tuple(read["joined_as"] for read in made["reads"]), outputs)
 
 
 def definition_of(group: str, version: int) -> str:

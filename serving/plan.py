@@ -13,6 +13,7 @@ from catalog import stores
 from catalog.models import Status
 from catalog.snapshot import Catalog, FeatureSnapshot, GroupSnapshot
 from engine.errors import InvalidInput, OnlineStoreCold
+from engine.on_request import Computation
 from engine.online.codec import StoredValue, body_decoder
 from engine.schema import Field
 from engine.status import PRESENT
@@ -43,7 +44,8 @@ class Layout:
 class GroupRead:
     """One key per entity: its prefix, the join keys by place in `Plan.keys`, and what to take out of the row.
 
-    `outputs` gives, for each feature taken, its place in the vector, `present` the statuses when none is null.
+    `outputs` gives, for each feature taken, its place in the row that is read, `present` the statuses when none
+    is null.
     """
 
     prefix: bytes
@@ -56,11 +58,26 @@ class GroupRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ComputedRead:
+    """What is computed on request for one group: from the stored features at `stored_places` of the row that is read.
+
+    `outputs` has each asked feature with its place in the vector.
+    """
+
+    computation: Computation
+    stored_places: tuple[int, ...]
+    outputs: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How to read one feature list: `features` in the order asked, `keys` every join key that is needed.
 
     is_plain_json: whether JSON has the values as they are stored, as it has no timestamps and embeddings.
     group_names, personal: what the caller's rights are compared with; `personal` names features that need `pii:read`.
+    width: the values of a row that is read: the features asked for, with holes where one is computed on request, then
+    the stored features that only these read.
+    computed: how the holes are filled, from the `request_inputs`; for most plans there are none of either.
     """
 
     features: tuple[FeatureSnapshot, ...]
@@ -71,6 +88,9 @@ class Plan:
     deprecated: tuple[FeatureSnapshot, ...]
     group_names: frozenset[str]
     personal: tuple[str, ...]
+    width: int
+    request_inputs: tuple[Field, ...] = ()
+    computed: tuple[ComputedRead, ...] = ()
 
 
 def remembered(asked: Hashable, catalog: Catalog, choose: Callable[[Catalog], Sequence[FeatureSnapshot]]) -> Plan:
@@ -98,15 +118,53 @@ def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
         )
     keys = _join_keys([catalog.groups[name] for name in names], catalog)
     places = {key.name: place for place, key in enumerate(keys)}
+    asked = {name: [feature.name for feature in features if feature.group == name] for name in names}
+    computations = [c for name in names if (c := catalog.groups[name].computation(asked[name]))]
+    read = [*features, *_only_read_by(computations, features, catalog)]
+    stored = dict.fromkeys(feature.group for feature in read if not feature.on_request)
     return Plan(
         tuple(features),
         tuple(feature.full_name for feature in features),
         not any(feature.dtype.kind in ("timestamp", "embedding") for feature in features),
         keys,
-        tuple(_group_read(catalog.groups[name], features, catalog, places) for name in names),
+        tuple(_group_read(catalog.groups[name], read, catalog, places) for name in stored),
         tuple(dict.fromkeys(feature for feature in features if feature.status == Status.DEPRECATED)),
         frozenset(names),
         tuple(dict.fromkeys(feature.full_name for feature in features if feature.is_personal)),
+        len(read),
+        _request_inputs(computations),
+        tuple(_computed_read(computation, read) for computation in computations),
+    )
+
+
+def _only_read_by(
+    computations: Sequence[Computation], features: Sequence[FeatureSnapshot], catalog: Catalog
+) -> list[FeatureSnapshot]:
+    """The stored features that are needed and not asked for."""
+    needed = [catalog.groups[one.group].features[field.name] for one in computations for field in one.stored]
+    return [feature for feature in needed if feature not in features]
+
+
+def _request_inputs(computations: Sequence[Computation]) -> tuple[Field, ...]:
+    """What a request has to bring; groups that name the same get the same column."""
+    inputs: dict[str, Field] = {}
+    for computation in computations:
+        for field in computation.request_inputs:
+            if (other := inputs.setdefault(field.name, field)) != field:
+                raise InvalidInput(
+                    f"The asked groups differ on the type of the request input {field.name}: {other.dtype} and "
+                    f"{field.dtype}; ask for their features one after the other."
+                )
+    return tuple(inputs.values())
+
+
+def _computed_read(computation: Computation, read: Sequence[FeatureSnapshot]) -> ComputedRead:
+    of_group = [(feature.name, place) for place, feature in enumerate(read) if feature.group == computation.group]
+    places = dict(of_group)
+    return ComputedRead(
+        computation,
+        tuple(places[field.name] for field in computation.stored),
+        tuple((name, place) for name, place in of_group if read[place].on_request),
     )
 
 
@@ -122,7 +180,9 @@ def _join_keys(groups: Sequence[GroupSnapshot], catalog: Catalog) -> tuple[Field
 def _group_read(
     group: GroupSnapshot, features: Sequence[FeatureSnapshot], catalog: Catalog, places: dict[str, int]
 ) -> GroupRead:
-    outputs = tuple(place for place, feature in enumerate(features) if feature.group == group.name)
+    outputs = tuple(
+        place for place, feature in enumerate(features) if feature.group == group.name and not feature.on_request
+    )
     names = [features[place].name for place in outputs]
     return GroupRead(
         stores.online().row_prefix(group.name, group.version),

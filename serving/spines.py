@@ -19,6 +19,7 @@ from pyarrow import csv
 
 from catalog import stores
 from catalog.snapshot import Catalog
+from engine.conform import conform_column
 from engine.conform.columns import Target
 from engine.conform.values import typed_values
 from engine.errors import InvalidInput, InvalidSpine, Problem
@@ -45,20 +46,41 @@ def columns_of(spine: pa.Table | Path) -> list[str]:
     raise InvalidSpine(f"The spine {spine} is neither a .parquet nor a .csv file.")
 
 
-def opened(spine: pa.Table | Path, event_timestamp: str, keys: Sequence[Field]) -> pa.Table | Path:
-    """A table or a Parquet file as it is; a CSV as a table: join keys in their types (`00002` may be a text), its time
-    in UTC, the rest inferred. Raises InvalidSpine."""
+def opened(
+    spine: pa.Table | Path, event_timestamp: str, keys: Sequence[Field], request_inputs: Sequence[Field] = ()
+) -> pa.Table | Path:
+    """A table or a Parquet file as it is; a CSV as a table: join keys and request inputs in their types (`00002` may be
+    a text), its time in UTC, the rest inferred. Raises InvalidSpine."""
     if isinstance(spine, pa.Table) or spine.suffix.lower() == ".parquet":
         return spine
-    types = {key.name: key.dtype.arrow for key in keys} | {event_timestamp: pa.string()}
+    types = {field.name: pa.string() for field in request_inputs}
+    types |= {key.name: key.dtype.arrow for key in keys} | {event_timestamp: pa.string()}
     try:
         table = csv.read_csv(spine, convert_options=csv.ConvertOptions(column_types=types))
     except (pa.ArrowException, OSError) as error:
         raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
+    for field in request_inputs:
+        place = table.schema.get_field_index(field.name)
+        if place >= 0 and types[field.name] == pa.string() and field.name != event_timestamp:
+            table = table.set_column(place, field.name, _read_text(table.column(place), field))
     place = table.schema.get_field_index(event_timestamp)
     if place < 0:  # missing or twice: the join says so
         return table
     return table.set_column(place, event_timestamp, _instants(table.column(place), event_timestamp))
+
+
+def _read_text(texts: pa.ChunkedArray, field: Field) -> pa.ChunkedArray:
+    """A request input as a CSV has it; raises InvalidSpine naming the first row that it does not take.
+
+    An empty field is null, also for a text: as `""` no CSV tells it apart.
+    """
+    typed = conform_column(pc.if_else(pc.equal(texts, ""), None, texts), field, text=True)
+    if typed.violations:
+        first = [(broken.rows[0], broken.detail) for broken in typed.violations]
+        raise InvalidSpine(
+            _REFUSED, [Problem(f"/spine/{field.name}", f"row {row}: the value {detail}.") for row, detail in first]
+        )
+    return typed.values.to_arrow().cast(field.dtype.arrow)
 
 
 def _instants(texts: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
@@ -75,8 +97,11 @@ def _instants(texts: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
         raise InvalidSpine(_REFUSED, [Problem(f"/spine/{column}", str(error))]) from error
 
 
-def of_rows(rows: Sequence[Any], *, event_timestamp: str, keys: Sequence[Field]) -> pa.Table:
-    """The objects of a JSON body as a table: keys and times strictly in their types, the rest as Arrow infers.
+def of_rows(
+    rows: Sequence[Any], *, event_timestamp: str, keys: Sequence[Field], request_inputs: Sequence[Field] = ()
+) -> pa.Table:
+    """The objects of a JSON body as a table: keys, times and request inputs strictly in their types, the rest as Arrow
+    infers.
 
     A name that a row lacks is null there. Raises InvalidSpine naming the column and the first row of each problem.
     """
@@ -84,7 +109,9 @@ def of_rows(rows: Sequence[Any], *, event_timestamp: str, keys: Sequence[Field])
     if wrong is not None:
         raise InvalidSpine(_REFUSED, [Problem(f"/spine/{wrong}", "a row is an object.")])
     names = dict.fromkeys(name for row in rows for name in row)
-    strict: dict[str, tuple[Dtype, Literal["key", "event"]]] = {key.name: (key.dtype, "key") for key in keys}
+    strict: dict[str, tuple[Dtype, Literal["key", "event", "value"]]] = {}
+    strict |= {field.name: (field.dtype, "value") for field in request_inputs}
+    strict |= {key.name: (key.dtype, "key") for key in keys}
     strict[event_timestamp] = (Dtype("timestamp"), "event")
     columns: dict[str, Any] = {}
     problems: list[Problem] = []

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -22,7 +22,13 @@ from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.content_hash import ContentHash
 from engine.errors import InvalidInput
 from engine.pointintime import duckdb
-from engine.pointintime.rule import STATUS_SUFFIX, HistoryFeature
+from engine.pointintime.rule import (
+    RESERVED_PREFIX,
+    STATUS_SUFFIX,
+    HistoryFeature,
+    OnRequest,
+    with_statuses,
+)
 from engine.pointintime.spine import Spine, check_spine
 from engine.schema import EVENT_TIMESTAMP, Field
 from engine.spark.installed import require_spark
@@ -30,6 +36,7 @@ from engine.status import NOT_FOUND
 from serving import spines
 from serving.manifest import GroupPart, Made, Manifest, Recipe, definition_of
 from serving.names import find_service
+from serving.plan import ComputedRead, Plan
 from serving.vectors import MakePlan, of_features, of_service
 
 MEMORY_LIMIT = "2GB"
@@ -82,6 +89,8 @@ def latest(asked: Asked, when: datetime, *, statuses: bool = False) -> pa.Table:
     """
     catalog = snapshot.load()
     features = asked.make_plan()(catalog).features
+    if computed := [feature.full_name for feature in features if feature.on_request]:
+        raise InvalidInput(f"{', '.join(computed)}: computed from values of a request, so a spine has to bring them.")
     groups = list(dict.fromkeys(feature.group for feature in features))
     stores.history_wanted.send(latest, groups=groups)
     joined = build(asked, spines.of_moment(groups, when, catalog), statuses=True)
@@ -147,13 +156,15 @@ def _made(content: ContentHash, schema: pa.Schema, recipe: Recipe, rows: int, ma
 def _join(recipe: Recipe, spine: pa.Table | Path, join: Join, **how: Any) -> tuple[Any, str]:
     """The table or number of rows that an engine answers, and what it calls itself."""
     keys = dict.fromkeys(key for part in recipe.groups for key in part.keys)
+    sent = dict.fromkeys(field for one in recipe.on_request for field in one.computation.request_inputs)
     return join(
-        spines.opened(spine, recipe.event_timestamp, list(keys)),
+        spines.opened(spine, recipe.event_timestamp, list(keys), list(sent)),
         [part.history() for part in recipe.groups],
         event_timestamp=recipe.event_timestamp,
         known_at=recipe.known_at,
         statuses=recipe.statuses,
         order=recipe.order,
+        on_request=recipe.on_request,
         temp_directory=Path(settings.FEATUREHUB_HOME) / "tmp",
         **how,
     )
@@ -184,18 +195,43 @@ def plan(
     Raises what a read of these features raises for unknown, draft and archived ones.
     """
     catalog = snapshot.load()
-    features = asked.make_plan()(catalog).features
+    online = asked.make_plan()(catalog)
+    features = online.features
     service = find_service(asked.service, catalog) if asked.service else None
     names = output_names(features, spine)
     stores.history_wanted.send(plan, groups=list(dict.fromkeys(feature.group for feature in features)))
+    joined = _joined(online, names, catalog)
     return Recipe(
         f"{service.name}@{service.version}" if service else "",
         tuple(feature.full_name for feature in features),
         tuple(names),
-        tuple(_parts(features, names, catalog)),
+        tuple(_parts(dict.fromkeys(feature.group for feature in features), joined, catalog)),
         event_timestamp,
         known_at,
         statuses,
+        tuple(_on_request(one, joined, names) for one in online.computed),
+    )
+
+
+def _joined(online: Plan, names: Sequence[str], catalog: Catalog) -> dict[FeatureSnapshot, str]:
+    """What is taken from the groups' history and what it is called: the stored features that are asked for, and those
+    that only what is computed on request reads."""
+    asked = zip(online.features, names, strict=True)
+    joined = {feature: name for feature, name in asked if not feature.on_request}
+    for one in online.computed:
+        for field in one.computation.stored:
+            feature = catalog.groups[one.computation.group].features[field.name]
+            joined.setdefault(feature, f"{RESERVED_PREFIX}read_{len(joined)}")
+    return joined
+
+
+def _on_request(one: ComputedRead, joined: Mapping[FeatureSnapshot, str], names: Sequence[str]) -> OnRequest:
+    outputs = {feature.full_name: output for feature, output in joined.items()}
+    computation = one.computation
+    return OnRequest(
+        computation,
+        tuple(outputs[f"{computation.group}:{field.name}"] for field in computation.stored),
+        tuple((name, names[place]) for name, place in one.outputs),
     )
 
 
@@ -207,9 +243,8 @@ def checked_spine(
     catalog = snapshot.load()
     plan = asked.make_plan()(catalog)
     names = output_names(plan.features, columns)
-    parquet = spines.opened(spine, event_timestamp, plan.keys)
-    outputs = [*names, *(name + STATUS_SUFFIX for name in names if statuses)]
-    check_spine(Spine.of(parquet, event_timestamp), plan.keys, outputs)
+    parquet = spines.opened(spine, event_timestamp, plan.keys, plan.request_inputs)
+    check_spine(Spine.of(parquet, event_timestamp), plan.keys, with_statuses(names, statuses), plan.request_inputs)
     return parquet, plan.keys
 
 
@@ -219,11 +254,12 @@ def output_names(features: Sequence[FeatureSnapshot], spine: Sequence[str]) -> l
     return [f"{f.group}__{f.name}" if taken.count(f.name) > 1 else f.name for f in features]
 
 
-def _parts(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: Catalog) -> Iterator[GroupPart]:
-    by_group: dict[str, list[HistoryFeature]] = {}
-    for feature, name in zip(features, names, strict=True):
+def _parts(groups: Iterable[str], joined: Mapping[FeatureSnapshot, str], catalog: Catalog) -> Iterator[GroupPart]:
+    """Each group as it is joined; one of which no stored feature is needed says which keys the spine has to have."""
+    by_group: dict[str, list[HistoryFeature]] = {name: [] for name in groups}
+    for feature, name in joined.items():
         schema_ids = catalog.groups[feature.group].schema_ids_with(feature.name)
-        by_group.setdefault(feature.group, []).append(HistoryFeature(feature.name, name, feature.dtype, schema_ids))
+        by_group[feature.group].append(HistoryFeature(feature.name, name, feature.dtype, schema_ids))
     for name, asked in by_group.items():
         group = catalog.groups[name]
         table = stores.offline(name, group.version)
@@ -235,6 +271,6 @@ def _parts(features: Sequence[FeatureSnapshot], names: Sequence[str], catalog: C
             definition_of(name, group.version),
             catalog.entities[group.entity],
             group.ttl,
-            tuple(table.entries(delta_version)) if delta_version >= 0 else (),
+            tuple(table.entries(delta_version)) if asked and delta_version >= 0 else (),
             tuple(asked),
         )

@@ -2,7 +2,8 @@
 
 Statuses (engine/status.py): PRESENT; NULL_VALUE, a stored null; NOT_FOUND, never written, deleted, or the row's schema
 does not have the feature; OUTSIDE_MAX_AGE, older than the group's TTL, its value withheld; INVALID, bytes that cannot
-be read. The TTL is inclusive and counted from the event timestamp.
+be read. The TTL is inclusive and counted from the event timestamp. What is computed on request (serving/on_request.py)
+is PRESENT, NULL_VALUE or INVALID and has no event timestamp.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
+import polars as pl
+
 from catalog import snapshot, stores
 from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.entity_key import encode_column
@@ -26,6 +29,7 @@ from engine.online.store import row_key
 from engine.schema import Dtype
 from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
 from serving.names import find_features, find_service
+from serving.on_request import Request, computed_columns, sent_values
 from serving.plan import GroupRead, Plan, remembered
 
 log = logging.getLogger(__name__)
@@ -70,22 +74,29 @@ class Vectors:
         ]
 
 
-def read(make_plan: MakePlan, columns: Columns, *, now_us: int | None = None) -> Vectors:
+def read(
+    make_plan: MakePlan, columns: Columns, *, request: Request | None = None, now_us: int | None = None
+) -> Vectors:
     """The vectors of the entities whose join key values are `columns`: one list per join key, all of one length,
-    or a function of the plan that gives them.
+    or a function of the plan that gives them. `request` has a list as long for each request input that the features
+    are computed from; None where there is none.
 
     `make_plan` chooses the features from a catalog; it is asked again when Redis names a newer catalog than the
     process knew. Ages are counted up to `now_us`, microseconds since 1970: the time of the read by default. Raises
-    InvalidInput for wrong keys, TooLarge beyond MAX_ROWS or MAX_VALUES, Unavailable when Redis does not answer and
-    OnlineStoreCold when it does not hold the store.
+    InvalidInput for wrong keys and request inputs, TooLarge beyond MAX_ROWS or MAX_VALUES, Unavailable when Redis does
+    not answer and OnlineStoreCold when it does not hold the store.
     """
     catalog = snapshot.current()
     for _ in range(ATTEMPTS):
         keys: list[bytes] = []
         refused: FeaturehubError | None = None
+        sent: pl.DataFrame | None = None
         try:
             plan = make_plan(catalog)
-            keys = redis_keys(plan, columns(plan) if callable(columns) else columns)
+            entities = columns(plan) if callable(columns) else columns
+            keys = redis_keys(plan, entities)
+            if plan.computed or request:
+                sent = sent_values(plan, request, len(entities[plan.keys[0].name]))
         except FeaturehubError as error:
             refused = error  # it stands only if Redis says that this catalog is the current one
         state, values = _read(keys)
@@ -94,7 +105,7 @@ def read(make_plan: MakePlan, columns: Columns, *, now_us: int | None = None) ->
             if refused is not None:
                 raise refused
             now_us = time.time_ns() // 1000 if now_us is None else now_us
-            return _decode(plan, values, now_us)
+            return _decode(plan, values, now_us, sent)
         catalog = checked
     raise Unavailable("The catalog changed with every read of this request; try again.")
 
@@ -156,7 +167,7 @@ def _key_parts(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[list
     if len(set(lengths.values())) > 1:
         raise InvalidInput(f"The join key columns differ in length: {lengths}.")
     rows = next(iter(lengths.values()), 0)
-    if rows > MAX_ROWS or rows * len(plan.features) > MAX_VALUES:
+    if rows > MAX_ROWS or rows * plan.width > MAX_VALUES:
         raise TooLarge(f"One request reads at most {MAX_ROWS} entities and {MAX_VALUES} values; split it.")
     return [encode_column(columns[key.name], key, pointer=f"/entities/{key.name}") for key in plan.keys]
 
@@ -190,14 +201,38 @@ class Found:
         self.event_us.append((event_us,) * len(values))
 
 
-def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int) -> Vectors:
+def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int, sent: pl.DataFrame | None) -> Vectors:
     groups = plan.groups
     found = [_read_rows(group, values[place :: len(groups)], now_us) for place, group in enumerate(groups)]
+    if sent is not None:
+        return _completed(plan, found, sent)
     if len(groups) == 1 and groups[0].is_whole_vector:
         (only,) = found
         return Vectors(plan, only.values, only.statuses, only.event_us)
     columns = ("values", "statuses", "event_us")
     return Vectors(plan, *(_side_by_side(plan, [getattr(one, column) for one in found]) for column in columns))
+
+
+def _completed(plan: Plan, found: Sequence[Found], sent: pl.DataFrame) -> Vectors:
+    """What was read and what is computed on request from it; without what only that needed."""
+    unread: list[Any] = [(None,) * sent.height] * plan.width
+    values: list[Sequence[StoredValue]] = [*unread]
+    statuses: list[Sequence[Status]] = [*unread]
+    event_us: list[Sequence[int | None]] = [*unread]
+    for group, of_group in zip(plan.groups, found, strict=True):
+        _place(values, group, of_group.values)
+        _place(statuses, group, of_group.statuses)
+        _place(event_us, group, of_group.event_us)
+    for place, computed, told in computed_columns(plan, values, statuses, sent):
+        values[place], statuses[place] = computed, told
+    width = len(plan.features)
+    return Vectors(plan, *([*zip(*columns[:width], strict=True)] for columns in (values, statuses, event_us)))
+
+
+def _place(columns: list[Any], group: GroupRead, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Put the columns of a group's rows where the plan has them."""
+    for place, column in zip(group.outputs, zip(*rows, strict=True), strict=bool(rows)):
+        columns[place] = column
 
 
 def _side_by_side(plan: Plan, of_groups: Sequence[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:

@@ -27,6 +27,7 @@ from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
 from catalog.models import Feature, FeatureGroup, FeatureService, Status
 from catalog.models.group import validate_dtype
+from catalog.schemas import COMPUTED_NOW, request_needs
 
 #: The status of a feature and its group together, as catalog.models.status.effective_status decides it.
 EFFECTIVE_STATUS = Case(
@@ -112,7 +113,7 @@ class FeatureForm(RuleFields, forms.ModelForm):
     def _placed(self, message: str) -> tuple[str | None, str]:
         """The field that a message of the model belongs to, and the message as it reads there."""
         transformation = "function" if self.instance.function else "expression"
-        if message == f"{self.instance.name} has another transformation":
+        if message in (f"{self.instance.name} {what}" for what in ("has another transformation", COMPUTED_NOW)):
             return transformation, message + "." + _NEEDS_VERSION
         if message.startswith(f"{self.instance.name} changed from "):
             return "dtype", message + "." + _NEEDS_VERSION
@@ -137,7 +138,7 @@ def _with_picture(detail: str) -> str:
 class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     form = FeatureForm
     group_path = "group__name"
-    list_display = ["name", "group", "entity", "dtype", "type", "status_label", "answered_by", "tag_names"]
+    list_display = ["name", "group", "entity", "dtype", "type", "status_label", "computed", "answered_by", "tag_names"]
     list_select_related = ["group__entity", "group__owner", "owner"]
     list_filter = [
         StatusFilter,
@@ -154,7 +155,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     _deprecation = ["deprecated_at", "deprecation_reason", "replaced_by", "sunset_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Feature]:
-        return super().get_queryset(request).prefetch_related("tags")
+        return super().get_queryset(request).prefetch_related("tags", "group__request_inputs", "group__features")
 
     def get_fieldsets(self, request: HttpRequest, obj: Feature | None = None) -> list[tuple[str | None, Any]]:
         may_change = self.has_change_permission(request, obj) if obj else True
@@ -166,7 +167,8 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
             ("Deprecation", self._deprecation if obj and obj.deprecated_at else []),
             (
                 "Transformation",
-                ["local"] if obj and obj.local else ["expression", "function", "arguments", "rowwise"],
+                (["computed"] if obj else [])
+                + (["local"] if obj and obj.local else ["expression", "function", "arguments", "rowwise"]),
             ),
             ("Validation", rules if may_change else ["rules_text"]),
         ]
@@ -174,7 +176,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Feature | None = None) -> list[str]:
         """A feature that rows hold keeps its name and group: under another it would lose them."""
-        return ["status_now", "read_by", "rules_text", "local", *self._deprecation] + (
+        return ["status_now", "read_by", "rules_text", "local", "computed", *self._deprecation] + (
             ["name", "group"] if obj and is_stored(obj) else []
         )
 
@@ -195,6 +197,13 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     @display(description="Status", label=COLOURS, ordering=EFFECTIVE_STATUS)
     def status_label(self, feature: Feature) -> tuple[str, str]:
         return labelled(feature.effective_status)
+
+    @display(description="Computed")
+    def computed(self, feature: Feature) -> str:
+        """When, and for one that is computed on request what readers have to send."""
+        if needed := request_needs(feature.group).get(feature.name):
+            return f"on request, from {', '.join(f'{sent.name} ({sent.dtype})' for sent in needed)}"
+        return "on ingestion" if feature.transformation() else "by the source"
 
     @display(description="Entity", ordering="group__entity__name")
     def entity(self, feature: Feature) -> str:

@@ -31,15 +31,16 @@ from catalog.admin.removal import GuardedRemoval
 from catalog.admin.schedule import due_times
 from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
-from catalog.models import Feature, FeatureGroup, GroupInput, GroupRole, Run, Status
+from catalog.models import Feature, FeatureGroup, GroupInput, GroupRole, RequestInput, Run, Status
 from catalog.models.group import validate_dtype
-from catalog.schemas import changes_of_meaning, problems_of, schema_of, stored_schemas
+from catalog.schemas import changes_of_meaning, problems_of, request_needs, schema_of, stored_schemas
 from engine.errors import FeaturehubError
-from engine.schema import GroupSchema
+from engine.on_request import divided
+from engine.schema import Field, GroupSchema
 
 
 class FeatureTable(GuardedInline):
-    """The group's features, to look at; each is changed on its own page."""
+    """The group's features, to look at; each is changed on its own page. An instance is for one request."""
 
     model = Feature
     fields = ["feature_name", "dtype", "type", "status_label", "computed"]
@@ -49,6 +50,7 @@ class FeatureTable(GuardedInline):
     can_delete = False
     hide_title = True
     verbose_name_plural = "Features"
+    _needs: dict[str, tuple[Field, ...]] | None = None
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Feature]:
         return super().get_queryset(request).select_related("group")
@@ -69,17 +71,20 @@ class FeatureTable(GuardedInline):
 
     @display(description="Computed from")
     def computed(self, feature: Feature) -> str:
-        return feature.expression or feature.function or feature.local or "the source, as it is"
+        how = feature.expression or feature.function or feature.local or "the source, as it is"
+        if self._needs is None:
+            self._needs = request_needs(feature.group)
+        return f"{how} (on request)" if feature.name in self._needs else how
 
 
-class GroupInputForm(forms.ModelForm):
+class GroupColumnForm(forms.ModelForm):
     def clean_dtype(self) -> str:
         validate_dtype(self.cleaned_data["dtype"])
         return self.cleaned_data["dtype"]
 
 
-class GroupInputFormSet(PaginationInlineFormSet):
-    """Refuses inputs that leave a feature uncomputable or give stored rows another meaning."""
+class GroupColumnFormSet(PaginationInlineFormSet):
+    """Refuses columns that leave a feature uncomputable or give stored rows another meaning."""
 
     def clean(self) -> None:
         super().clean()
@@ -100,12 +105,18 @@ class GroupInputFormSet(PaginationInlineFormSet):
         return problems
 
     def _defined(self) -> GroupSchema:
-        """The group as it would be with the inputs of this form."""
+        """The group as it would be with the columns of this form."""
         group: FeatureGroup = self.instance
-        inputs = tuple(form.instance.field() for form in self.forms if self._is_kept(form))
+        columns = tuple(form.instance.field() for form in self.forms if self._is_kept(form))
         if group.pk:
-            return replace(schema_of(group), inputs=inputs)
-        return GroupSchema(group.name, group.version, 0, group.entity.key_fields(), (), inputs, group.event_timestamp)
+            return self.with_columns(schema_of(group), columns)
+        keys = group.entity.key_fields()
+        return self.with_columns(
+            GroupSchema(group.name, group.version, 0, keys, (), (), group.event_timestamp), columns
+        )
+
+    def with_columns(self, schema: GroupSchema, columns: tuple[Field, ...]) -> GroupSchema:
+        raise NotImplementedError
 
     def _is_kept(self, form: forms.ModelForm) -> bool:
         if self.can_delete and self._should_delete_form(form):
@@ -113,14 +124,37 @@ class GroupInputFormSet(PaginationInlineFormSet):
         return bool(form.instance.pk) or form.has_changed()
 
 
-class GroupInputInline(GuardedInline):
-    model = GroupInput
-    form = GroupInputForm
-    formset = GroupInputFormSet
+class GroupInputFormSet(GroupColumnFormSet):
+    def with_columns(self, schema: GroupSchema, columns: tuple[Field, ...]) -> GroupSchema:
+        return replace(schema, inputs=columns)
+
+
+class RequestInputFormSet(GroupColumnFormSet):
+    def with_columns(self, schema: GroupSchema, columns: tuple[Field, ...]) -> GroupSchema:
+        """What the features read decides anew which of them are computed on request."""
+        stored, computed = divided((*schema.features, *schema.on_request), columns)
+        return replace(schema, request_inputs=columns, features=stored, on_request=computed)
+
+
+class GroupColumnInline(GuardedInline):
+    form = GroupColumnForm
     fields = ["name", "dtype", "position"]
     extra = 0
     hide_title = True
+
+
+class GroupInputInline(GroupColumnInline):
+    model = GroupInput
+    formset = GroupInputFormSet
     verbose_name_plural = "Inputs: raw columns that transformations read, kept offline and never served"
+
+
+class RequestInputInline(GroupColumnInline):
+    model = RequestInput
+    formset = RequestInputFormSet
+    verbose_name_plural = (
+        "Request inputs: values that readers send; features whose expressions read them are computed on request"
+    )
 
 
 class GroupRoleInline(GuardedInline):
@@ -190,7 +224,7 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     search_fields = ["name", "description", "tags__name", "owner__name", "entity__name"]
     search_help_text = "Name, description, tag, owner or entity"
     autocomplete_fields = ["entity", "owner", "tags", "source", "schedule"]
-    inlines = [FeatureTable, GroupInputInline]
+    inlines = [FeatureTable, GroupInputInline, RequestInputInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FeatureGroup]:
         newest = Run.objects.filter(group=OuterRef("pk")).order_by("-created_at")
@@ -218,7 +252,8 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         return [*shown, "name"] if keeps_name else shown
 
     def get_inlines(self, request: HttpRequest, obj: FeatureGroup | None) -> list[type[TabularInline]]:
-        return [FeatureTable, GroupInputInline, GroupRoleInline] if obj else [GroupInputInline]
+        columns = [GroupInputInline, RequestInputInline]
+        return [FeatureTable, *columns, GroupRoleInline] if obj else [*columns]
 
     def formfield_for_choice_field(
         self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any

@@ -18,7 +18,8 @@ from catalog.admin.position import PositionedForm, PositionedFormSet
 from catalog.admin.recorded import RecordedAdmin
 from catalog.admin.removal import GuardedRemoval
 from catalog.admin.transition import StatusActions
-from catalog.models import FeatureService, ServiceFeature, Status
+from catalog.models import Feature, FeatureService, ServiceFeature, Status
+from catalog.schemas import request_needs
 
 #: What something may be when it is made; every later change goes through the lifecycle.
 FIRST_STATUSES = [(status.value, status.label) for status in (Status.DRAFT, Status.ACTIVE)]
@@ -70,12 +71,12 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         return super().get_queryset(request).annotate(_features=Count("chosen", distinct=True))
 
     def get_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        shown = ["status_now", "changed_since"] if obj else ["status"]
+        shown = ["status_now", "changed_since", "readers_send"] if obj else ["status"]
         return ["name", "version", *shown, "description", "owner", "tags"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
         kept = [*(["name", "version"] if is_fixed(obj) else []), *self.fields_of_managers(request, obj)]
-        return ["status_now", "changed_since", *kept]
+        return ["status_now", "changed_since", "readers_send", *kept]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"status": Status.DRAFT, **super().get_changeform_initial_data(request)}
@@ -93,6 +94,17 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
             return "the first version"
         older, differences = changes
         return f"since version {older.version}: {', '.join(differences) or 'the same list'}"
+
+    @display(description="Readers send")
+    def readers_send(self, service: FeatureService) -> str:
+        """The request inputs that its features are computed from, each with its type."""
+        chosen = Feature.objects.filter(services=service).select_related("group")
+        needed = {
+            f"{sent.name} ({sent.dtype})": None
+            for feature in chosen
+            for sent in request_needs(feature.group).get(feature.name, ())
+        }
+        return ", ".join(needed) or "the keys of its entities"
 
     @display(description="Features", ordering="_features")
     def feature_count(self, service: FeatureService) -> int:

@@ -131,7 +131,9 @@ class _Apply:
             **self._schedule(row, made),
         )
         if self._changed("feature group", made.name, "inputs"):
-            self._inputs(row, made.inputs)
+            self._columns(row.inputs, made.inputs)
+        if self._changed("feature group", made.name, "request_inputs"):
+            self._columns(row.request_inputs, made.request_inputs)
 
     def _source(self, made: document.FeatureGroup) -> dict[str, models.DataSource | None]:
         if not self._changed("feature group", made.name, "source"):
@@ -150,10 +152,12 @@ class _Apply:
             row.schedule.delete()
         return {"schedule": set_schedule(row, made.schedule) if made.schedule else None}
 
-    def _inputs(self, group: models.FeatureGroup, inputs: Sequence[document.Input]) -> None:
-        self._delete(group.inputs.all())
-        for position, column in enumerate(inputs):
-            self._save(models.GroupInput(group=group), name=column.name, dtype=column.dtype, position=position)
+    def _columns(self, of_group: Any, wanted: Sequence[document.Input]) -> None:
+        """Make the inputs or request inputs of a group, given as its related manager, the wanted ones."""
+        self._delete(of_group.all())
+        for position, column in enumerate(wanted):
+            made = of_group.model(group=of_group.instance)
+            self._save(made, name=column.name, dtype=column.dtype, position=position)
 
     def _feature(self, name: str, made: document.Feature) -> None:
         row = _feature_row(name) or self._new_feature(name, made)

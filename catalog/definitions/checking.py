@@ -51,6 +51,7 @@ def _names(world: World) -> Iterator[Problem]:
         yield from _repeated(entity, "join_keys", [key.name for key in entity.join_keys])
     for group in world.files.feature_groups:
         yield from _repeated(group, "inputs", [column.name for column in group.inputs])
+        yield from _repeated(group, "request_inputs", [column.name for column in group.request_inputs])
     for service in world.files.feature_services:
         yield from _repeated(service, "features", list(service.features))
 
@@ -139,7 +140,7 @@ def _doubtful(schema: GroupSchema, half_read: set[str]) -> set[str]:
     doubtful = set(half_read)
     sources = {
         feature.name: {*re.findall(r"\w+", feature.transformation.expression), *feature.transformation.arguments}
-        for feature in schema.features
+        for feature in (*schema.features, *schema.on_request)
         if feature.transformation
     }
     while more := {name for name, words in sources.items() if words & doubtful} - doubtful:

@@ -225,6 +225,10 @@ class Input(Definition):
     dtype: DtypeText
 
 
+class RequestInput(Input):
+    """A value that readers send with a request."""
+
+
 class Transformation(Definition):
     """Exactly one of expression, function and local; arguments and rowwise belong to a function."""
 
@@ -323,6 +327,7 @@ class FeatureGroup(Documented):
     event_timestamp: Name = schema.EVENT_TIMESTAMP
     created_timestamp: Name | None = None
     inputs: Annotated[tuple[Input, ...], _LIST] = ()
+    request_inputs: Annotated[tuple[RequestInput, ...], _LIST] = ()
     features: Annotated[tuple[Feature, ...], _LIST] = ()
     source: Source | None = None
     schedule: Schedule | None = None

@@ -17,6 +17,7 @@ from catalog.definitions.document import (
     Input,
     JoinKey,
     Owner,
+    RequestInput,
     Source,
     Transformation,
     Validation,
@@ -73,7 +74,9 @@ def recorded() -> Document:
     entities = models.Entity.objects.select_related("owner").prefetch_related("tags", "join_keys")
     groups = models.FeatureGroup.objects.select_related(
         "owner", "entity", "source", "schedule__interval", "schedule__crontab"
-    ).prefetch_related("tags", "inputs", "features__tags", "features__owner", "features__replaced_by__group")
+    ).prefetch_related(
+        *("tags", "inputs", "request_inputs", "features__tags", "features__owner", "features__replaced_by__group")
+    )
     services = models.FeatureService.objects.select_related("owner").prefetch_related("tags", "chosen__feature__group")
     return Document.model_construct(
         owners=tuple(_owner(owner) for owner in models.Owner.objects.prefetch_related("members")),
@@ -115,6 +118,9 @@ def _group(group: models.FeatureGroup) -> FeatureGroup:
         event_timestamp=group.event_timestamp,
         created_timestamp=group.created_timestamp or None,
         inputs=tuple(Input.model_construct(name=column.name, dtype=column.dtype) for column in group.inputs.all()),
+        request_inputs=tuple(
+            RequestInput.model_construct(name=column.name, dtype=column.dtype) for column in group.request_inputs.all()
+        ),
         features=tuple(_feature(feature) for feature in features),
         source=_source(group.source),
         schedule=schedule_of(group.schedule),

@@ -131,6 +131,8 @@ def _effects(world: World, name: str, old: Definition | None, new: Definition, k
         yield f"version {old.version} -> {new.version}: serves nothing until it is ingested"
     if isinstance(new, FeatureService) and old is None:
         yield from _effects_of_version(world, new)
+    if isinstance(new, FeatureService) and (needed := world.needed_from_request(new)):
+        yield f"computed on request: readers send {', '.join(needed)}"
     if isinstance(new, Feature) and old is None:
         yield from _effects_of_new(world, world.groups[name.partition(":")[0]], new.name)
     if isinstance(new, Feature | FeatureGroup) and old and keys - _UNNOTICED and (readers := world.readers(name)):
@@ -146,6 +148,9 @@ def _effects_of_version(world: World, new: FeatureService) -> Iterator[str]:
 
 
 def _effects_of_new(world: World, group: FeatureGroup, name: str) -> Iterator[str]:
+    if any(feature.name == name for feature in world.schema(group).on_request):
+        yield "computed on request: never stored"
+        return
     stored = next(reversed(world.stored.get(group.name, [])), None)
     if stored and stored.version == group.version:
         yield f"schema {stored.number + 1}: rows written so far answer NOT_FOUND for {name} until backfilled"

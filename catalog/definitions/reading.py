@@ -32,6 +32,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "join_keys": document.JoinKey,
     "feature_groups": document.FeatureGroup,
     "inputs": document.Input,
+    "request_inputs": document.RequestInput,
     "features": document.Feature,
     "transformation": document.Transformation,
     "validation": document.Validation,

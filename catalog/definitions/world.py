@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from catalog.definitions.document import Document, Entity, Feature, FeatureGroup, FeatureService, Owner
+from catalog.definitions.document import Document, Entity, Feature, FeatureGroup, FeatureService, Input, JoinKey, Owner
 from catalog.definitions.exporting import recorded
 from catalog.definitions.reading import Reading
 from catalog.models import Status, StoredSchema
 from catalog.models.status import effective_status
+from engine.on_request import computation_of, divided
 from engine.schema import Dtype, Field, GroupSchema
 
 
@@ -122,16 +123,35 @@ class World:
             and any(name in (chosen, chosen.partition(":")[0]) for chosen in made.features)
         ]
 
+    def needed_from_request(self, service: FeatureService) -> list[str]:
+        """The request inputs that a read of the service needs, each as `name (dtype)`."""
+        needed: dict[str, str] = {}
+        for name in dict.fromkeys(chosen.partition(":")[0] for chosen in service.features):
+            asked = {chosen.partition(":")[2] for chosen in service.features if chosen.startswith(f"{name}:")}
+            defined = self.schema(self.groups[name])
+            computed = [feature.name for feature in defined.on_request if feature.name in asked]
+            for sent in computation_of(defined, computed).request_inputs:
+                needed[sent.name] = f"{sent.name} ({sent.dtype})"
+        return list(needed.values())
+
     def schema(self, group: FeatureGroup) -> GroupSchema:
         """The columns of a group as defined, with schema id 0; no join keys when its entity is unknown."""
         entity = self.entities.get(group.entity)
+        request_inputs = _typed(group.request_inputs)
+        stored, computed = divided((feature.column() for feature in group.features), request_inputs)
         return GroupSchema(
             group=group.name,
             version=group.version,
             schema_id=0,
-            join_keys=tuple(Field(key.name, Dtype.parse(key.dtype)) for key in entity.join_keys) if entity else (),
-            features=tuple(feature.column() for feature in group.features),
-            inputs=tuple(Field(column.name, Dtype.parse(column.dtype)) for column in group.inputs),
+            join_keys=_typed(entity.join_keys) if entity else (),
+            features=stored,
+            inputs=_typed(group.inputs),
             event_timestamp=group.event_timestamp,
             created_timestamp=group.created_timestamp or "",
+            request_inputs=request_inputs,
+            on_request=computed,
         )
+
+
+def _typed(columns: Sequence[Input | JoinKey]) -> tuple[Field, ...]:
+    return tuple(Field(column.name, Dtype.parse(column.dtype)) for column in columns)

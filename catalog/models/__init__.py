@@ -6,7 +6,7 @@ from catalog.models.dataset import TrainingDataset
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.feature_use import FeatureUse
-from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
+from catalog.models.group import FeatureGroup, GroupInput, RequestInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import PII, Owner, Tag
 from catalog.models.refusal import FailedLogin, Reason, Refusal
@@ -38,6 +38,7 @@ __all__ = [
     "Owner",
     "Reason",
     "Refusal",
+    "RequestInput",
     "Role",
     "Run",
     "RunKind",

@@ -81,13 +81,28 @@ class FeatureGroup(Documented):
         validate_group(self)
 
 
-class GroupInput(models.Model):
-    """A raw column that transformations read: kept offline, never served."""
+class GroupColumn(models.Model):
+    """A typed column of a group that is no feature."""
 
-    group = models.ForeignKey(FeatureGroup, on_delete=models.CASCADE, related_name="inputs")
+    group: models.ForeignKey[FeatureGroup, FeatureGroup]
     name = name_field()
     dtype = models.CharField(max_length=32, validators=[validate_dtype])
     position = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.group.name}:{self.name}"
+
+    def field(self) -> Field:
+        return Field(self.name, Dtype.parse(self.dtype))
+
+
+class GroupInput(GroupColumn):
+    """A raw column that transformations read: kept offline, never served."""
+
+    group = models.ForeignKey(FeatureGroup, on_delete=models.CASCADE, related_name="inputs")
 
     history = HistoricalRecords()
 
@@ -99,11 +114,21 @@ class GroupInput(models.Model):
             models.UniqueConstraint(fields=["group", "name"], name="groupinput_name_is_unique"),
         ]
 
-    def __str__(self) -> str:
-        return f"{self.group.name}:{self.name}"
 
-    def field(self) -> Field:
-        return Field(self.name, Dtype.parse(self.dtype))
+class RequestInput(GroupColumn):
+    """A value that readers send with a request; features whose expressions read it are computed then, never stored."""
+
+    group = models.ForeignKey(FeatureGroup, on_delete=models.CASCADE, related_name="request_inputs")
+
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["position", "pk"]
+        constraints = [
+            name_constraint("requestinput"),
+            column_constraint("requestinput"),
+            models.UniqueConstraint(fields=["group", "name"], name="requestinput_name_is_unique"),
+        ]
 
 
 class StoredSchema(models.Model):

@@ -18,7 +18,7 @@ What each type takes, where that is narrower or wider than its name says:
 """
 
 from engine.conform.columns import MAX_CLOCK_SKEW, MAX_LIST_ITEMS, MAX_PROBLEMS, Conformed, check_columns
-from engine.conform.table import conform_table
+from engine.conform.table import conform_column, conform_table, misfit
 from engine.conform.values import conform_rows, conform_values
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "MAX_PROBLEMS",
     "Conformed",
     "check_columns",
+    "conform_column",
     "conform_rows",
     "conform_table",
     "conform_values",
+    "misfit",
 ]

@@ -20,7 +20,7 @@ from engine.conform.columns import (
     targets_of,
 )
 from engine.errors import InvalidRows, Problem
-from engine.schema import GroupSchema
+from engine.schema import Dtype, Field, GroupSchema
 
 
 def conform_table(
@@ -42,7 +42,26 @@ def conform_table(
     problems = [one for target in targets if target.source for one in _problems(table[target.source], target, text)]
     if problems:
         raise InvalidRows("Some columns are not of the declared types.", problems)
-    return conformed(targets, [_column(table, target, text) for target in targets], now + max_skew)
+    absent = pa.chunked_array([pa.nulls(table.num_rows)])
+    columns = [_column(table[target.source] if target.source else absent, target, text) for target in targets]
+    return conformed(targets, columns, now + max_skew)
+
+
+def misfit(kind: pa.DataType, dtype: Dtype) -> str:
+    """Why no column of this Arrow type is one of the dtype, as a sentence; empty when it may be."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return "" if arrow.is_admitted(kind, dtype) else _mismatch(kind, str(dtype))
+
+
+def conform_column(values: pa.ChunkedArray, column: Field, *, text: bool = False) -> Column:
+    """Values that stand beside the rows of a group, typed as those of a file are; null means null here, too.
+
+    Raises InvalidRows when the column as a whole is none of the dtype.
+    """
+    target = Target(column.name, column.name, column.dtype, "value")
+    if problems := list(_problems(values, target, text)):
+        raise InvalidRows(f"The column {column.name} is not of the declared type.", problems)
+    return _column(values, target, text)
 
 
 def _problems(column: pa.ChunkedArray, target: Target, text: bool) -> Iterator[Problem]:
@@ -60,8 +79,7 @@ def _mismatch(kind: pa.DataType, declared: str) -> str:
     return f"the column is {kind}, {declared} is declared"
 
 
-def _column(table: pa.Table, target: Target, text: bool) -> Column:
-    column = table[target.source] if target.source else pa.chunked_array([pa.nulls(table.num_rows)])
+def _column(column: pa.ChunkedArray, target: Target, text: bool) -> Column:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):

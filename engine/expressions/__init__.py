@@ -22,7 +22,7 @@ What an expression means:
 the rules of its part of SQL in a table, and what no table has is refused.
 """
 
-from engine.expressions.compilation import Compiled, compile_expression
+from engine.expressions.compilation import Compiled, compile_expression, references_of
 from engine.expressions.syntax import FUNCTIONS
 
-__all__ = ["FUNCTIONS", "Compiled", "compile_expression"]
+__all__ = ["FUNCTIONS", "Compiled", "compile_expression", "references_of"]

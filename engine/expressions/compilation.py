@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 import polars as pl
@@ -56,7 +57,7 @@ def compile_expression(text: str, columns: Mapping[str, Dtype], *, dtype: Dtype 
     """
     scope = Scope(text, columns, _RULES)
     tree = parse(text)
-    references = frozenset(column.name for column in tree.find_all(exp.Column))
+    references = _columns_in(tree)
     if found := scope.compound(tree):
         if dtype not in (None, found):
             scope.refuse(tree, f"this is {found}, the feature is declared {dtype}")
@@ -72,6 +73,23 @@ def compile_expression(text: str, columns: Mapping[str, Dtype], *, dtype: Dtype 
         compiled = replace(compiled, value=_full(value), error=None if error is None else _full(error))
         _try_out(compiled, columns)
     return compiled
+
+
+def _columns_in(tree: exp.Expr) -> frozenset[str]:
+    return frozenset(column.name for column in tree.find_all(exp.Column))
+
+
+@lru_cache(maxsize=10_000)
+def references_of(text: str) -> frozenset[str]:
+    """The columns that an expression names, known or not; none for a text that is no expression.
+
+    >>> sorted(references_of("cart_value / avg_purchase_value"))
+    ['avg_purchase_value', 'cart_value']
+    """
+    try:
+        return _columns_in(parse(text))
+    except InvalidExpression:
+        return frozenset()
 
 
 def _declared(scope: Scope, tree: exp.Expr, node: Node, dtype: Dtype | None) -> Node:

@@ -31,7 +31,7 @@ from engine.pointintime.result import (
     prepared,
     refuse_never_received,
 )
-from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
+from engine.pointintime.rule import GroupHistory, HistoryFeature, OnRequest, output_names
 from engine.pointintime.spine import BATCH_ROWS, EARLIEST, Spine, key_columns, narrow
 from engine.schema import (
     ACCEPTED,
@@ -84,6 +84,7 @@ def join(
     known_at: bool = False,
     statuses: bool = False,
     order: Sequence[str] | None = None,
+    on_request: Sequence[OnRequest] = (),
     memory_limit: str = "1GB",
     threads: int | None = None,
     output: Path | None = None,
@@ -93,6 +94,7 @@ def join(
 
     spine:    an Arrow table, or the path of a Parquet file that is read in batches.
     order:    output names in the order of the result's columns; the groups' order by default.
+    on_request: features that are computed from what is joined and from columns of the spine.
     statuses: adds `<output>__status` (engine.status) per feature, after all features.
     output:   a Parquet file to write; then the answer is its number of rows, and the memory used is bounded by
               `memory_limit` (DuckDB's: 150 MB suffice with one thread, 500 MB with two; the process stays some 450 MB
@@ -106,11 +108,13 @@ def join(
     where there is no room to spill or to write, RunFailed when DuckDB cannot finish: a history file that cannot be
     read, no memory left.
     """
-    opened, schema = prepared(spine, groups, event_timestamp=event_timestamp, statuses=statuses, order=order)
+    opened, shape = prepared(
+        spine, groups, event_timestamp=event_timestamp, statuses=statuses, order=order, on_request=on_request
+    )
     what = "The point-in-time join"
     with connected(temp_directory, what=what, memory_limit=memory_limit, threads=threads) as connection:
         streams = _group_streams(connection, opened, groups, known_at=known_at, statuses=statuses, follow=follow)
-        return composed([opened.batches(), *streams], schema, output=output, follow=follow)
+        return composed([opened.batches(), *streams], shape, output=output, follow=follow)
 
 
 def _group_streams(

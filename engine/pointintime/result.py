@@ -7,17 +7,27 @@ them here, as they are read a second time: they keep their exact types, and no e
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import InvalidSpine, Problem, RunFailed
 from engine.offline.storage import storage_errors
-from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
-from engine.pointintime.spine import BATCH_ROWS, Spine, check_spine
+from engine.pointintime.rule import (
+    RESERVED_PREFIX,
+    STATUS_SUFFIX,
+    GroupHistory,
+    OnRequest,
+    output_names,
+    with_statuses,
+)
+from engine.pointintime.spine import BATCH_ROWS, Spine, check_spine, request_values
+from engine.schema import Dtype
 from engine.status import NOT_FOUND
 
 #: Called with each batch of the result in order, and with None whenever the join came further: after each group at
@@ -28,6 +38,18 @@ _END = pa.record_batch([], names=[])
 MICROSECOND = timedelta(microseconds=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The columns of a join: what the engine's streams bring (`joined`), and what is answered (`result`).
+
+    They are the same unless some features are computed from what was joined.
+    """
+
+    joined: pa.Schema
+    result: pa.Schema
+    on_request: tuple[OnRequest, ...]
+
+
 def prepared(
     spine: pa.Table | str | Path,
     groups: Sequence[GroupHistory],
@@ -35,26 +57,35 @@ def prepared(
     event_timestamp: str,
     statuses: bool,
     order: Sequence[str] | None,
-) -> tuple[Spine, pa.Schema]:
-    """The spine, seen to be one that the groups can be joined onto, and the result's schema; raises InvalidSpine."""
-    features = _ordered([feature for group in groups for feature in group.features], order)
+    on_request: Sequence[OnRequest] = (),
+) -> tuple[Spine, Shape]:
+    """The spine, seen to be one that the groups can be joined onto, and the join's shape; raises InvalidSpine."""
+    joined = {feature.output: feature.dtype for group in groups for feature in group.features}
+    outputs = [feature.output for group in groups for feature in group.features]
+    outputs = [name for name in outputs if not name.startswith(RESERVED_PREFIX)]
+    outputs += [output for one in on_request for _, output in one.outputs]
+    dtypes = joined | {output: dtype for one in on_request for output, dtype in one.dtypes().items()}
     opened = Spine.of(spine, event_timestamp)
-    check_spine(opened, [key for group in groups for key in group.keys], output_names(features, statuses))
-    return opened, _result_schema(opened.schema, features, statuses)
+    keys = [key for group in groups for key in group.keys]
+    sent = [field for one in on_request for field in one.computation.request_inputs]
+    check_spine(opened, keys, with_statuses(outputs, statuses), sent)
+    result = _schema(opened.schema, {name: dtypes[name] for name in _ordered(outputs, order)}, statuses)
+    return opened, Shape(_schema(opened.schema, joined, statuses) if on_request else result, result, tuple(on_request))
 
 
-def _ordered(features: Sequence[HistoryFeature], order: Sequence[str] | None) -> tuple[HistoryFeature, ...]:
-    """The features by output name in `order`; ValueError when that is not a permutation of their names."""
+def _ordered(outputs: Sequence[str], order: Sequence[str] | None) -> Sequence[str]:
+    """The outputs in `order`; ValueError when that is not a permutation of them."""
     if order is None:
-        return tuple(features)
-    if sorted(order) != sorted(feature.output for feature in features):
-        raise ValueError(f"`order` must name each of {[feature.output for feature in features]} once, not {order}.")
-    return tuple(sorted(features, key=lambda feature: order.index(feature.output)))
+        return outputs
+    if sorted(order) != sorted(outputs):
+        raise ValueError(f"`order` must name each of {outputs} once, not {order}.")
+    return order
 
 
-def _result_schema(spine: pa.Schema, features: tuple[HistoryFeature, ...], statuses: bool) -> pa.Schema:
-    kinds = [feature.dtype.arrow for feature in features] + [pa.string()] * len(features) * statuses
-    added = [pa.field(name, kind) for name, kind in zip(output_names(features, statuses), kinds, strict=True)]
+def _schema(spine: pa.Schema, outputs: Mapping[str, Dtype], statuses: bool) -> pa.Schema:
+    kinds = [dtype.arrow for dtype in outputs.values()] + [pa.string()] * len(outputs) * statuses
+    names = with_statuses(list(outputs), statuses)
+    added = [pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)]
     return pa.schema([*spine, *added], metadata=spine.metadata)
 
 
@@ -90,13 +121,32 @@ def absent(group: GroupHistory, statuses: bool, rows: int) -> Iterator[pa.Record
 
 
 def composed(
-    streams: Iterable[Iterator[pa.RecordBatch]], schema: pa.Schema, *, output: Path | None, follow: Follow
+    streams: Iterable[Iterator[pa.RecordBatch]], shape: Shape, *, output: Path | None, follow: Follow
 ) -> pa.Table | int:
-    """The streams' columns side by side as a table, or as the file `output`; then the answer is its number of rows."""
-    batches = _followed(_side_by_side(streams, schema), follow)
+    """The streams' columns side by side, and what is computed from them, as a table, or as the file `output`; then the
+    answer is its number of rows.
+    """
+    batches = _side_by_side(streams, shape.joined)
+    if shape.on_request:
+        batches = (_with_computed(batch, shape) for batch in batches)
+    batches = _followed(batches, follow)
     if output is None:
-        return pa.Table.from_batches(batches, schema)
-    return write_file(batches, schema, output)
+        return pa.Table.from_batches(batches, shape.result)
+    return write_file(batches, shape.result, output)
+
+
+def _with_computed(batch: pa.RecordBatch, shape: Shape) -> pa.RecordBatch:
+    """The result's columns of joined rows."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for one in shape.on_request:
+        sent = [request_values(batch, field).values.alias(field.name) for field in one.computation.request_inputs]
+        stored = zip(one.stored, one.computation.stored, strict=True)
+        joined = [pl.Series(pl.from_arrow(batch[output])).alias(field.name) for output, field in stored]
+        computed = one.computation.compute(pl.DataFrame([*sent, *joined]))
+        for name, output in one.outputs:
+            columns[output] = computed[name].values.to_arrow()
+            columns[output + STATUS_SUFFIX] = computed[name].statuses().to_arrow()
+    return pa.record_batch([columns[field.name].cast(field.type) for field in shape.result], schema=shape.result)
 
 
 def _side_by_side(streams: Iterable[Iterator[pa.RecordBatch]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -13,6 +13,8 @@ For a spine row with join keys `k` and time `t`:
 5. If `t - event_timestamp > ttl`, the value is withheld: OUTSIDE_MAX_AGE. Exactly `ttl` old is still served.
 6. Otherwise the stored value: NULL_VALUE if it is null, PRESENT if not.
 
+Features that are computed on request (engine/on_request.py) come last: from these values and the spine's columns.
+
 In 3 to 5 the value is null. Every spine row gives exactly one row, in the spine's order, equal ones included.
 
 Example. Customer C1, ttl 10 days, day and hour of one month; the rows' names stand for their values:
@@ -33,9 +35,11 @@ Example. Customer C1, ttl 10 days, day and hour of one month; the rows' names st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from engine.on_request import Computation
 from engine.schema import Dtype, Field
 
 #: What the column with a feature's status is called: the feature's output name and this.
@@ -73,7 +77,31 @@ class GroupHistory:
     features: tuple[HistoryFeature, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class OnRequest:
+    """Features of one group that are computed on request: for training from columns of the spine and joined features.
+
+    The spine has a column for each of the computation's request inputs. `stored` gives the output of each of its stored
+    features in the join; one that nobody asked for has a name with RESERVED_PREFIX and is no column of the result.
+    `outputs` has each asked feature with its column in the result. A stored feature without a value is null to the
+    expression, as it is online.
+    """
+
+    computation: Computation
+    stored: tuple[str, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+    def dtypes(self) -> dict[str, Dtype]:
+        """The dtype of each output."""
+        dtypes = {feature.name: feature.dtype for feature in self.computation.features}
+        return {output: dtypes[name] for name, output in self.outputs}
+
+
 def output_names(features: tuple[HistoryFeature, ...], statuses: bool) -> tuple[str, ...]:
     """The result's columns after the spine's: the values in order, then their statuses if asked for."""
-    values = tuple(feature.output for feature in features)
-    return values + tuple(name + STATUS_SUFFIX for name in values) if statuses else values
+    return with_statuses([feature.output for feature in features], statuses)
+
+
+def with_statuses(outputs: Sequence[str], statuses: bool) -> tuple[str, ...]:
+    """Outputs, and behind them their statuses if asked for."""
+    return (*outputs, *(name + STATUS_SUFFIX for name in outputs if statuses))

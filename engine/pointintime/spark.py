@@ -35,7 +35,7 @@ from engine.pointintime.result import (
     prepared,
     refuse_never_received,
 )
-from engine.pointintime.rule import GroupHistory, HistoryFeature, output_names
+from engine.pointintime.rule import GroupHistory, HistoryFeature, OnRequest, output_names
 from engine.pointintime.spine import BATCH_ROWS, EARLIEST, LATEST, Spine, key_columns, narrow
 from engine.schema import ACCEPTED, CREATED_TIMESTAMP, DELETED, EVENT_TIMESTAMP, ORDINAL, SCHEMA, Dtype, Field
 from engine.spark.session import named_failures, watched
@@ -87,6 +87,7 @@ def join(
     known_at: bool = False,
     statuses: bool = False,
     order: Sequence[str] | None = None,
+    on_request: Sequence[OnRequest] = (),
     output: Path | None = None,
     follow: Follow = lambda _: None,
 ) -> pa.Table | int:
@@ -104,14 +105,16 @@ def join(
     Raises InvalidSpine as DuckDB's join does, and RunFailed when Spark cannot finish: a history file that cannot be
     read, a cluster that is gone.
     """
-    opened, schema = prepared(spine, groups, event_timestamp=event_timestamp, statuses=statuses, order=order)
+    opened, shape = prepared(
+        spine, groups, event_timestamp=event_timestamp, statuses=statuses, order=order, on_request=on_request
+    )
     temp_directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="spark-", dir=temp_directory.absolute()) as folder:
         asked = [group for group in groups if group.features]
         streams = _group_streams(
             session, Path(folder), opened, asked, known_at=known_at, statuses=statuses, follow=follow
         )
-        return composed([opened.batches(), *streams], schema, output=output, follow=follow)
+        return composed([opened.batches(), *streams], shape, output=output, follow=follow)
 
 
 def _group_streams(

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.errors import InvalidSpine, Problem, near_names
+from engine.conform import conform_column, misfit
+from engine.conform.columns import Column
+from engine.errors import InvalidRows, InvalidSpine, Problem, near_names
 from engine.parquet import open_parquet
 from engine.pointintime.rule import RESERVED_PREFIX
 from engine.schema import TIMESTAMP_ARROW, Dtype, Field
@@ -60,18 +62,30 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise InvalidSpine(f"The spine file {str(path)!r} cannot be read as Parquet: {error}") from error
 
 
-def check_spine(spine: Spine, keys: Iterable[Field], outputs: Sequence[str]) -> None:
+def check_spine(
+    spine: Spine, keys: Iterable[Field], outputs: Sequence[str], request_inputs: Iterable[Field] = ()
+) -> None:
     """Raise InvalidSpine with every problem: names and types first, and if those are right, the values.
 
     keys: the join keys of all groups; one that several groups share may stand there several times.
     outputs: the columns that the join will add.
+    request_inputs: what features are computed from that are so on request; may repeat as the keys may.
     """
-    keys = tuple(dict.fromkeys(keys))
+    keys, sent = tuple(dict.fromkeys(keys)), tuple(dict.fromkeys(request_inputs))
     problems = [*_name_problems(spine.schema.names, outputs), *_type_problems(spine, keys)]
+    problems += _request_problems(spine, sent)
     if not problems:
-        problems = _value_problems(spine, keys)
+        problems = _value_problems(spine, keys, sent)
     if problems:
         raise InvalidSpine("The spine cannot be joined.", problems)
+
+
+def request_values(batch: pa.RecordBatch, sent: Field) -> Column:
+    """A request input's column in its dtype, as strictly as a file's: 1.0 may be an int64 and 1.5 is none, NaN is null.
+
+    Raises InvalidRows when the column is none of the dtype at all.
+    """
+    return conform_column(pa.chunked_array([batch[sent.name]]), sent)
 
 
 def as_key(column: pa.Array, dtype: Dtype) -> pa.Array:
@@ -137,6 +151,14 @@ def _type_problems(spine: Spine, keys: tuple[Field, ...]) -> Iterator[Problem]:
         yield Problem(_pointer(time), detail)
 
 
+def _request_problems(spine: Spine, request_inputs: Iterable[Field]) -> Iterator[Problem]:
+    for sent in request_inputs:
+        if (kind := _type_of(spine, sent.name)) is None:
+            yield _missing(spine, sent.name, f"the request input ({sent.dtype})")
+        elif why := misfit(kind, sent.dtype):
+            yield Problem(_pointer(sent.name), f"{why} as a request input.")
+
+
 def _type_of(spine: Spine, column: str) -> pa.DataType | None:
     """The column's type, None if there is none; of columns with one name (a problem of its own) the first."""
     position = next(iter(spine.schema.get_all_field_indices(column)), None)
@@ -176,16 +198,26 @@ class _FirstRows:
         return [Problem(_pointer(column), f"row {row}: {detail}") for (column, detail), row in self.seen.items()]
 
 
-def _value_problems(spine: Spine, keys: tuple[Field, ...]) -> list[Problem]:
-    """One pass over the key and time columns; rows are counted from 0."""
+def _value_problems(spine: Spine, keys: tuple[Field, ...], request_inputs: tuple[Field, ...]) -> list[Problem]:
+    """One pass over the columns of keys, times and request inputs; rows are counted from 0."""
     first, offset, time = _FirstRows(), 0, spine.event_timestamp
     names = tuple(dict.fromkeys([*(key.name for key in keys), time]))
-    for batch in spine.batches(names):
+    for batch in spine.batches(list(dict.fromkeys([*names, *(sent.name for sent in request_inputs)]))):
         for name in names:
             first.note(name, "null; a value is needed in every row.", offset, pc.is_null(batch[name]))
         _note_times(first, time, batch[time], offset)
+        for sent in request_inputs:
+            _note_request(first, batch, sent, offset)
         offset += batch.num_rows
     return first.problems()
+
+
+def _note_request(first: _FirstRows, batch: pa.RecordBatch, sent: Field, offset: int) -> None:
+    try:
+        for violation in request_values(batch, sent).violations:
+            first.seen.setdefault((sent.name, f"the value {violation.detail}."), offset + violation.rows[0])
+    except InvalidRows as error:
+        first.seen.setdefault((sent.name, f"{error.problems[0].detail}."), offset)
 
 
 def _note_times(first: _FirstRows, name: str, times: pa.Array, offset: int) -> None:

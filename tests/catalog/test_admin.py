@@ -91,6 +91,9 @@ def service(group: FeatureGroup) -> FeatureService:
     return made
 
 
+NO_REQUEST_INPUTS = {"request_inputs-TOTAL_FORMS": 0, "request_inputs-INITIAL_FORMS": 0}
+
+
 def page(model: str, name: str = "changelist", *arguments: object, app: str = "catalog") -> str:
     return reverse(f"admin:{app}_{model}_{name}", args=arguments)
 
@@ -555,7 +558,7 @@ def test_a_group_is_added_with_durations_as_people_write_them(browser: Client, g
         **{"name": "visits", "version": 1, "entity": group.entity_id, "status": "draft"},
         **{"ttl": "36h", "freshness": "", "event_timestamp": "seen_at", "created_timestamp": ""},
         **{"inputs-TOTAL_FORMS": 1, "inputs-INITIAL_FORMS": 0, "inputs-0-name": "raw", "inputs-0-dtype": "int64"},
-        **{"inputs-0-position": 0},
+        **{"inputs-0-position": 0, **NO_REQUEST_INPUTS},
     }
     assert errors_of(browser.post(page("featuregroup", "add"), {**sent, "ttl": "long"}))["ttl"].startswith("Write")
     response = browser.post(page("featuregroup", "add"), sent)
@@ -576,11 +579,65 @@ def test_an_input_that_a_feature_reads_is_not_taken_away(browser: Client, group:
 def test_an_input_may_not_take_the_name_of_a_join_key(browser: Client, group: FeatureGroup) -> None:
     sent = {
         **{"name": "visits", "version": 1, "entity": group.entity_id, "status": "draft", "event_timestamp": "seen_at"},
-        **{"inputs-TOTAL_FORMS": 1, "inputs-INITIAL_FORMS": 0, "inputs-0-position": 0},
+        **{"inputs-TOTAL_FORMS": 1, "inputs-INITIAL_FORMS": 0, "inputs-0-position": 0, **NO_REQUEST_INPUTS},
         **{"inputs-0-name": "customer_id", "inputs-0-dtype": "string"},
     }
     assert "taken by the join key" in text_of(browser.post(page("featuregroup", "add"), sent))
     assert not FeatureGroup.objects.filter(name="visits").exists()
+
+
+def with_request_feature(group: FeatureGroup) -> Feature:
+    group.request_inputs.create(name="cart_value", dtype="float64")
+    return group.features.create(
+        name="cart_ratio", dtype="float64", type="numerical", position=3, expression="cart_value / avg_value"
+    )
+
+
+def test_features_that_are_computed_on_request_are_shown_with_what_readers_send(
+    browser: Client, group: FeatureGroup
+) -> None:
+    ratio = with_request_feature(group)
+    listed = table_of(browser.get(page("feature")))
+    assert listed.count("on request, from cart_value (float64)") == 1
+    assert listed.count("on ingestion") == 1  # avg_value
+    assert "on request, from cart_value (float64)" in text_of(browser.get(page("feature", "change", ratio.pk)))
+    assert "cart_value / avg_value (on request)" in text_of(browser.get(page("featuregroup", "change", group.pk)))
+
+
+def test_a_services_page_says_what_readers_send(browser: Client, service: FeatureService, group: FeatureGroup) -> None:
+    url = page("featureservice", "change", service.pk)
+    assert "the keys of its entities" in text_of(browser.get(url))
+    service.chosen.create(feature=with_request_feature(group), position=2)
+    assert "cart_value (float64)" in text_of(browser.get(url))
+
+
+def test_a_request_input_is_added_on_the_groups_page_and_refused_by_name(browser: Client, group: FeatureGroup) -> None:
+    url = page("featuregroup", "change", group.pk)
+    sent = {
+        **form_of(browser, url),
+        **{"request_inputs-TOTAL_FORMS": 1, "request_inputs-0-position": 0},
+        **{"request_inputs-0-name": "total_spent", "request_inputs-0-dtype": "float64"},
+    }
+    assert "taken by the input" in text_of(browser.post(url, sent))
+    assert browser.post(url, {**sent, "request_inputs-0-name": "cart_value"}).status_code == 302
+    assert [column.name for column in group.request_inputs.all()] == ["cart_value"]
+    assert group.request_inputs.get().history.get().history_user.username == "ada"
+    group.features.create(name="cart", dtype="float64", type="numerical", position=3, expression="cart_value")
+    response = browser.post(url, {**form_of(browser, url), "request_inputs-0-DELETE": "on"})
+    assert "unknown column" in text_of(response)
+    assert group.request_inputs.count() == 1
+
+
+def test_a_feature_that_rows_hold_is_not_made_one_that_is_computed_on_request(
+    browser: Client, group: FeatureGroup
+) -> None:
+    from catalog.schemas import current_schema
+
+    current_schema(group)
+    group.request_inputs.create(name="cart_value", dtype="float64")
+    url = page("feature", "change", group.features.get(name="avg_value").pk)
+    refused = browser.post(url, {**form_of(browser, url), "expression": "cart_value"})
+    assert "avg_value is computed on request now" in errors_of(refused)["expression"]
 
 
 def test_the_version_of_a_group_only_rises(browser: Client, group: FeatureGroup) -> None:

@@ -18,6 +18,7 @@ from tests.catalog.test_access import each_needing_a_key
 pytestmark = pytest.mark.django_db
 
 SUMMARY = ["name", "group", "description", "type", "dtype", "entity", "status", "owner", "tags", "version"]
+SUMMARY += ["on_request", "request_inputs"]
 MORE = ["created_at", "updated_at", "transformation", "validation", "replaced_by"]
 DEPRECATION = ["deprecated_at", "deprecation_reason", "sunset_at"]
 
@@ -85,6 +86,8 @@ def test_features_are_listed_in_their_groups_order(client: Client, group: Any, s
         "owner": "shop",
         "tags": ["core", "money"],
         "version": 1,
+        "on_request": False,
+        "request_inputs": [],
     }
     names = [(f["name"], f["owner"], f["tags"]) for f in answer["features"][1:]]
     assert names == [("avg_purchase_value", "growth", []), ("customer_segment", "growth", [])]
@@ -105,7 +108,7 @@ def test_lists_take_as_many_queries_for_many_things_as_for_few(
     client.get("/groups")
     with django_assert_max_num_queries(1):
         assert len(answer_of(client.get("/groups"))["groups"]) == 5
-    with django_assert_max_num_queries(2):
+    with django_assert_max_num_queries(3):
         assert len(answer_of(client.get("/features"))["features"]) == 15
 
 

@@ -92,6 +92,8 @@ NOTICED: dict[str, Callable[[Any], object]] = {
     "a service's feature": lambda g: (
         g.features.first().services.get().chosen.create(feature=g.features.last(), position=1)
     ),
+    "a feature's expression": lambda g: saved(g.features.get(name="avg_purchase_value"), expression="total_spent"),
+    "a request input": lambda g: g.request_inputs.create(name="cart_value", dtype="float64"),
     "a stored schema": lambda g: g.schemas.create(version=1, number=1, columns={}),
 }
 

@@ -37,6 +37,7 @@ CHANGES: dict[str, Callable[[FeatureGroup], object]] = {
     "a rule": lambda group: _save_rule(group, {"max_value": 3}),
     "a new feature": lambda group: add_feature(group, "visits", "int64"),
     "a removed feature": lambda group: group.features.get(name="customer_segment").delete(),
+    "a new request input": lambda group: group.request_inputs.create(name="cart_value", dtype="float64"),
     "a new input": lambda group: group.inputs.create(name="shipping", dtype="float64"),
     "a join key": lambda group: group.entity.join_keys.get().save(),
     "the status": lambda group: _save_status(group, Status.DEPRECATED),

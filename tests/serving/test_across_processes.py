@@ -28,7 +28,8 @@ from engine.errors import FeaturehubError
 from serving import vectors
 for line in sys.stdin:
     try:
-        found = vectors.read(vectors.of_features(json.loads(line)), {"customer_id": ["C1"]})
+        names, request = json.loads(line)
+        found = vectors.read(vectors.of_features(names), {"customer_id": ["C1"]}, request=request)
         answer = {"values": found.json_values()[0], "deprecated": [f.name for f in found.plan.deprecated]}
     except FeaturehubError as error:
         answer = {"code": error.code}
@@ -49,10 +50,10 @@ class OtherProcess:
             cwd=django_settings.BASE_DIR,
         )
 
-    def read(self, *names: str) -> Any:
+    def read(self, *names: str, request: dict[str, list[Any]] | None = None) -> Any:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(names) + "\n")
+        self.process.stdin.write(json.dumps([names, request]) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
@@ -88,6 +89,26 @@ def test_a_change_is_seen_by_the_next_read_of_another_process(other_process: Oth
     assert other_process.read("support:newcomer") == {"values": [None], "deprecated": []}
     feature("newcomer", "support").delete()
     assert other_process.read("support:newcomer") == {"code": "unknown_name"}
+
+
+def test_a_changed_expression_is_what_another_process_computes_next(
+    other_process: OtherProcess,
+) -> None:
+    from tests.factories import add_feature
+
+    support = group("support")
+    support.request_inputs.create(name="open_hours", dtype="float64")
+    add_feature(support, "load", "float64", expression="tickets / open_hours")
+    asked = {"open_hours": [4.0]}
+    assert other_process.read("support:load", request=asked)["values"] == [0.5]
+    load = feature("load", "support")
+    load.expression = "tickets * open_hours"
+    load.save()
+    assert other_process.read("support:load", request=asked)["values"] == [8.0]
+    support.request_inputs.update(dtype="int64")  # nothing is told of an update
+    support.request_inputs.get().save()
+    support.request_inputs.create(name="people", dtype="int64")
+    assert other_process.read("support:load", request=asked) == {"code": "invalid_input"}
 
 
 def test_another_process_is_told_that_the_store_is_cold_and_reads_on_once_it_is_rebuilt(

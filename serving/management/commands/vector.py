@@ -6,9 +6,18 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from catalog.bodies import parse_json
 from catalog.commands import FeaturehubCommand
+from engine.errors import InvalidInput
 from serving.lookup import read_entity
 from serving.vectors import rfc3339
+
+
+def _object(text: str) -> dict[str, Any]:
+    document = parse_json(text.encode())
+    if not isinstance(document, dict):
+        raise InvalidInput(f"--request is a JSON object of values by request input; got {text}.")
+    return document
 
 
 class Command(FeaturehubCommand):
@@ -21,9 +30,15 @@ class Command(FeaturehubCommand):
         asked.add_argument("--features", help="Names, separated by commas; all that are served by default.")
         asked.add_argument("--service", help="A feature service, as name or name@version.")
 
+        parser.add_argument("--request", help='Values for features that are computed on request: {"cart_value": 19.9}.')
+
     def run(self, **options: Any) -> int | None:
         found, labels = read_entity(
-            options["entity"], options["id"], features=options["features"], service=options["service"]
+            options["entity"],
+            options["id"],
+            features=options["features"],
+            service=options["service"],
+            request=_object(options["request"]) if options["request"] is not None else None,
         )
         values = found.json_values()[0]
         if options["json"]:
