@@ -461,8 +461,11 @@ def test_djangos_permissions_count_for_every_thing_of_a_kind(world: World) -> No
         *[True, True, True, False]
     ]
     assert allowed(holding("read_pii_featuregroup"), "pii:read", ["support"])
-    viewer.is_active = False
+    owner = User.objects.get(username="owner")
+    assert allowed(owner, "manage", group)
+    viewer.is_active = owner.is_active = False
     assert not allowed(viewer, "read", group)
+    assert not allowed(owner, "read", group)
 
 
 @pytest.mark.parametrize("kind", ["editor", "owner"])
