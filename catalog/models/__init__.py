@@ -4,6 +4,7 @@ from catalog.models.acceptance import Acceptance
 from catalog.models.api_key import ApiKey
 from catalog.models.dataset import TrainingDataset
 from catalog.models.entity import Entity, JoinKey
+from catalog.models.erasure import Erasure
 from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.group import FeatureGroup, GroupInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
@@ -20,6 +21,7 @@ __all__ = [
     "CatalogState",
     "DataSource",
     "Entity",
+    "Erasure",
     "Feature",
     "FeatureGroup",
     "FeatureService",
