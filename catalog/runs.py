@@ -43,13 +43,16 @@ HINTS_AT_ONCE = 100
 WORKER_LOST = "worker_lost"
 CANCELLED = "cancelled"
 #: The kinds that a worker can carry out by the run's id alone.
-KINDS_OF_WORKERS = (RunKind.INGEST, RunKind.REPLAY, RunKind.BACKFILL, RunKind.TRAIN)
+KINDS_OF_WORKERS = (RunKind.INGEST, RunKind.REPLAY, RunKind.BACKFILL, RunKind.TRAIN, RunKind.ERASE)
+#: What an attempt counts, from nothing.
+_COUNTED = ("rows_read", "rows_accepted", "rows_quarantined", "rows_suppressed", "bytes_total", "bytes_read")
 #: Celery's names of what carries a kind out.
 _TASKS = {
     RunKind.INGEST: "ingestion.tasks.ingest_run",
     RunKind.REPLAY: "ingestion.tasks.ingest_run",
     RunKind.BACKFILL: "ingestion.tasks.ingest_run",
     RunKind.TRAIN: "serving.tasks.build_dataset",
+    RunKind.ERASE: "ingestion.tasks.erase_entity",
 }
 
 
@@ -82,7 +85,7 @@ def take(run: Run) -> Lease | None:
         group_version=Case(
             When(committing=None, then=_number(run.group.version if run.group_id else 0)), default=F("group_version")
         ),
-        **dict.fromkeys(("rows_read", "rows_accepted", "rows_quarantined", "bytes_total", "bytes_read"), 0),
+        **dict.fromkeys(_COUNTED, 0),
     )
     run.refresh_from_db(fields=[field.name for field in Run._meta.concrete_fields if not field.is_relation])
     if taken:
@@ -322,6 +325,24 @@ class Lease:
         if not ended and self.run.state != RunState.SUCCEEDED:
             self._refuse()
 
+    def wait(self, seconds: float, message: str) -> None:
+        """End the attempt, which did all that it could for now: the run is queued, and a worker is told of it so much
+        later. Raises LeaseLost as `check` does."""
+        queued = self._held().update(
+            state=RunState.QUEUED,
+            token=F("token") + 1,
+            attempts=0,
+            lease_until=None,
+            hint_due_at=_from_now(timedelta(seconds=seconds)),
+            message=message[:255],
+            error="",
+            error_code="",
+            **_counts(self.run),
+        )
+        self.run.refresh_from_db()
+        if not queued:
+            self._refuse()
+
     def fail(self, error: str, code: str, *, retryable: bool) -> bool:
         """End the attempt: a retryable one leaves the run queued, or dead after MAX_ATTEMPTS. Whether it was ours.
 
@@ -382,8 +403,7 @@ def failures_recorded(fail: Fail) -> Iterator[None]:
 
 
 def _counts(run: Run) -> dict[str, int]:
-    names = ("rows_read", "rows_accepted", "rows_quarantined", "bytes_total", "bytes_read")
-    return {name: getattr(run, name) for name in names}
+    return {name: getattr(run, name) for name in _COUNTED}
 
 
 def _number(value: int) -> Value:

@@ -348,6 +348,12 @@ class Environment:
         "An event later than now by more than this is refused.",
         default=300,
     )
+    erased_files_kept_seconds: int = _setting(
+        "FEATUREHUB_ERASED_FILES_KEPT_SECONDS",
+        _whole_number(0, 30 * 86_400),
+        "Offline files that an erasure replaced are kept so long, for readers that began before it.",
+        default=86_400,
+    )
     lease_seconds: float = _setting(
         "FEATUREHUB_LEASE_SECONDS",
         _number(1.0, 3600.0),

@@ -32,8 +32,11 @@ from catalog.models import FeatureGroup, Run
 from engine.errors import FeaturehubError
 from ingestion import versions
 from ingestion.api import hand_over
+from ingestion.erasure.admin import ErasureAdmin
 from ingestion.models import OnlineCursor, QuarantinedRow, QuarantinedRule, QuarantineState, SourceFile
 from ingestion.settle import Selection, discard, queue_replay
+
+__all__ = ["ErasureAdmin", "QuarantinedRuleAdmin", "SourceFileAdmin", "StoredVersionAdmin"]
 
 #: Rows settled one by one that a page names.
 SINGLE_ROWS = 20

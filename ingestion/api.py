@@ -35,12 +35,14 @@ class IngestedRowSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["success"])
     group_name = serializers.CharField()
     entity_id = serializers.CharField()
+    suppressed = serializers.IntegerField(required=False, help_text="1 when the entity was erased: nothing was taken.")
     online = serializers.ChoiceField(["applied", "pending"])
 
 
 class PushedSerializer(serializers.Serializer[Any]):
     accepted = serializers.IntegerField()
     quarantined = serializers.IntegerField()
+    suppressed = serializers.IntegerField(required=False, help_text="Not taken: they are of erased entities.")
     online = serializers.ChoiceField(["applied", "pending"])
 
 
@@ -70,7 +72,8 @@ class IngestRowView(APIView):
             default_event_timestamp=timezone.now(),
             repeatable=repeatable(request, "ingest", id.encode(), body),
         )
-        answer = {"status": "success", "group_name": group, "entity_id": id, "online": pushed.online}
+        suppressed = {"suppressed": pushed.suppressed} if pushed.suppressed else {}
+        answer = {"status": "success", "group_name": group, "entity_id": id, **suppressed, "online": pushed.online}
         return json_response(answer, status=201 if pushed.online == "applied" else 202)
 
 
@@ -142,8 +145,7 @@ class GroupRowView(APIView):
 
 def pushed_response(pushed: Pushed) -> HttpResponse:
     """200 with the counts, 202 while the online store does not show the rows."""
-    answer = {"accepted": pushed.accepted, "quarantined": pushed.quarantined, "online": pushed.online}
-    return json_response(answer, status=200 if pushed.online == "applied" else 202)
+    return json_response(pushed.counts(), status=200 if pushed.online == "applied" else 202)
 
 
 def parameters(request: Request, *known: str) -> dict[str, str]:
@@ -212,6 +214,7 @@ class RunSerializer(serializers.Serializer[Any]):
     read = serializers.IntegerField()
     accepted = serializers.IntegerField()
     quarantined = serializers.IntegerField()
+    suppressed = serializers.IntegerField(required=False, help_text="Not taken: they are of erased entities.")
     warnings = RunWarningSerializer(many=True)
     message = serializers.CharField()
     error = RunErrorSerializer(allow_null=True)

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from catalog import stores
+from catalog import stores, suppression
 from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.schemas import schema_of
 from engine.errors import Conflict, InvalidInput
@@ -154,6 +154,7 @@ class OlderVersion:
             run=str(self.run.id),
             now=timezone.now(),
             max_skew=max_clock_skew(),
+            suppression=suppression.of_entity(self.run.group.entity),
         )
         exchange = Path(settings.FEATUREHUB_HOME) / "tmp"
         yield from recomputed(wanted, session=opened(), temp_directory=exchange, watch=watch)

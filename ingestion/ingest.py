@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import polars as pl
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from catalog import runs, source_roots, stores
+from catalog import runs, source_roots, stores, suppression
 from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.runs import Lease
 from catalog.schemas import current_schema, transformer
@@ -172,6 +173,8 @@ class _Attempt:
                 self.quarantine.keep(replace(answer, numbers=[run.rows_read + number for number in answer.numbers]))
                 continue
             self.noted.update(answer.noted)
+            suppression.count(run.group.entity, Counter(answer.suppressed))
+            run.rows_suppressed += sum(answer.suppressed.values())
             if answer.file:
                 self.files.append(answer.file)
                 faults.hit("run.after_file")
@@ -202,11 +205,16 @@ class _Attempt:
         self.quarantine.add(batch, computed.rejected, first_row=run.rows_read)
         for violation in computed.noted:
             self.noted[violation.column, violation.rule, violation.detail] += len(violation.rows)
-        offline, name = computed.offline, f"{self.names}{len(self.files):05}"
+        offline, name = self._without_erased(computed.offline), f"{self.names}{len(self.files):05}"
         if len(offline):
             self.files.append(self.table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names))
             faults.hit("run.after_file")
         self._report(len(batch), len(offline))
+
+    def _without_erased(self, offline: pl.DataFrame) -> pl.DataFrame:
+        kept = suppression.kept(self.run.group.entity, offline)
+        self.run.rows_suppressed += kept.suppressed.total()
+        return kept.rows
 
     def _place(self, batch: RawBatch) -> Place:
         if batch.origins is None:

@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from redis.lock import Lock
 
-from catalog import stores
+from catalog import stores, suppression
 from catalog.models import CatalogState, FeatureGroup
 from catalog.models.state import new_epoch
 from catalog.snapshot import is_current
@@ -32,6 +32,7 @@ from engine.online.filling import Filling
 from engine.online.store import NOTHING, OnlineStore, Server, State
 from engine.schema import SCHEMA, VERSION_ORDER
 from ingestion import damage
+from ingestion.erasure import online as erased_online
 from ingestion.models import OnlineCursor, PushBatch
 from ingestion.push_rows import rows_of
 from ingestion.tables import require_kept
@@ -71,6 +72,8 @@ def _follow(group: FeatureGroup, *, full: bool = False, with_log: bool = False, 
     filling.reach(until, after=after)
     faults.hit("materialize.before_cursor")
     cursor.advance(until)
+    if with_log:
+        erased_online.sweep(group)
     if after == NOTHING:
         damage.is_whole_online(group)
     return rows
@@ -81,7 +84,7 @@ def _upsert_log(filling: Filling, group: FeatureGroup, still: Callable[[], None]
     with ThreadPoolExecutor(max_workers=1) as sender:
         for frame in frames_of_log(group):
             still()
-            encoded = _encoded(stores.online(), group, frame, layouts_of(group))
+            encoded = _encoded(stores.online(), group, _without_erased(group, frame), layouts_of(group))
             _arrive(sender.submit(filling.upsert, encoded), still)
 
 
@@ -124,13 +127,19 @@ def _upsert_files(filling: Filling, group: FeatureGroup, files: Iterable[str], p
         on_its_way: Future[None] | None = None
         for frame in frames_of(files):
             # The layouts are asked for after the rows, which may name a schema that was new a moment ago.
-            encoded = _encoded(store, group, frame, layouts_of(group))
+            encoded = _encoded(store, group, _without_erased(group, frame), layouts_of(group))
             _arrive(on_its_way, partial(progress, rows))
             on_its_way = sender.submit(filling.upsert, encoded)
             rows += frame.height
             progress(rows)
         _arrive(on_its_way, partial(progress, rows))
     return rows
+
+
+def _without_erased(group: FeatureGroup, frame: pl.DataFrame) -> pl.DataFrame:
+    """A file that an erasure has replaced may still be read by who began before it; nothing of it comes online."""
+    erased = suppression.of_entity(group.entity)
+    return erased.kept(frame).rows if erased else frame
 
 
 def _arrive(on_its_way: Future[None] | None, still: Callable[[], None]) -> None:

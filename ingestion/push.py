@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -12,7 +12,7 @@ import polars as pl
 from django.db import transaction
 from django.utils import timezone
 
-from catalog import writable
+from catalog import suppression, writable
 from catalog.models import Acceptance, CatalogState, FeatureGroup, Run, RunKind, RunState, Status
 from catalog.schemas import Local
 from catalog.writable import WritableGroup
@@ -36,11 +36,32 @@ Compute = Callable[[WritableGroup], Computed]
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What became of a push: `applied` is readable online now, `pending` will be when Redis is back."""
+    """What became of a push: `applied` is readable online now, `pending` will be when Redis is back.
+
+    suppressed: rows that were not taken, since they are of an entity that was erased.
+    """
 
     accepted: int
     online: Online
     quarantined: int = 0
+    suppressed: int = 0
+
+    def counts(self) -> dict[str, int | str]:
+        """What its sender is told."""
+        suppressed = {"suppressed": self.suppressed} if self.suppressed else {}
+        return {"accepted": self.accepted, "quarantined": self.quarantined, **suppressed, "online": self.online}
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """What was accepted: the rows as they are stored (None without any), and how many were suppressed."""
+
+    offline: pl.DataFrame | None
+    suppressed: int
+
+    @property
+    def accepted(self) -> int:
+        return 0 if self.offline is None else self.offline.height
 
 
 def find_group(name: str) -> FeatureGroup:
@@ -130,8 +151,8 @@ def _accept(group: FeatureGroup, compute: Compute, *, by: str, repeatable: Repea
         except _Repeated as repeated:
             return _as_before(target, repeated.before)
         faults.hit("push.after_log_commit")
-        online: Online = "applied" if logged is None else _bring_online(target, logged)
-        return Pushed(computed.accepted.height, online, computed.rejected_count)
+        online: Online = "applied" if logged.offline is None else _bring_online(target, logged.offline)
+        return Pushed(logged.accepted, online, computed.rejected_count, logged.suppressed)
     raise SchemaMoved(f"{group.name} changed {ATTEMPTS} times while the rows were computed for it; send them again.")
 
 
@@ -142,29 +163,32 @@ def _as_before(target: WritableGroup, before: IdempotencyKey) -> Pushed:
         batch = before.batch
         is_served = batch is not None and batch.group_version == target.group.version
         online = _bring_online(target, push_rows.rows_of(batch) if batch and is_served else None)
-    return Pushed(before.accepted, online, before.quarantined)
+    return Pushed(before.accepted, online, before.quarantined, before.suppressed)
 
 
-def _log(target: WritableGroup, computed: Computed, *, by: str, repeatable: Repeatable | None) -> pl.DataFrame | None:
-    """One transaction for the rows, the quarantine of the others and the key; the logged rows, None without any.
+def _log(target: WritableGroup, computed: Computed, *, by: str, repeatable: Repeatable | None) -> _Logged:
+    """One transaction for the rows, the quarantine of the others and the key.
 
     Raises _Repeated, and SchemaMoved when any definition has changed by now; nothing is kept then.
     """
     group, schema, offline, batch = target.group, target.schema, None, None
     with _kept_payloads(group, computed, by) as quarantine, transaction.atomic():
         record = _claim(group, repeatable)  # first: it is what a parallel repetition waits for
-        if CatalogState.read().definitions != target.definitions:
+        state = CatalogState.read()
+        if state.definitions != target.definitions:
             raise SchemaMoved(f"{group.name} changed while the rows were computed for it; send them again.")
-        if quarantine or computed.accepted.height:
+        kept = suppression.kept(group.entity, computed.accepted, state.erasures)
+        suppressed = kept.suppressed.total()
+        if quarantine or kept.rows.height:
             acceptance = Acceptance.take()
-            if computed.accepted.height:
-                offline = _stamped(computed, schema, acceptance)
+            if kept.rows.height:
+                offline = _stamped(replace(computed, accepted=kept.rows), schema, acceptance)
                 batch = _batch(group, schema, offline, acceptance, by)
             if quarantine:
-                _record(quarantine, computed, acceptance)
+                _record(quarantine, computed, acceptance, suppressed)
         if record:
-            record.answered(computed.accepted.height, computed.rejected_count, batch)
-    return offline
+            record.answered(kept.rows.height, computed.rejected_count, suppressed, batch)
+    return _Logged(offline, suppressed)
 
 
 def _claim(group: FeatureGroup, repeatable: Repeatable | None) -> IdempotencyKey | None:
@@ -216,11 +240,12 @@ def _kept_payloads(group: FeatureGroup, computed: Computed, by: str) -> Iterator
         raise
 
 
-def _record(quarantine: Quarantine, computed: Computed, acceptance: Acceptance) -> None:
+def _record(quarantine: Quarantine, computed: Computed, acceptance: Acceptance, suppressed: int) -> None:
     run = quarantine.run
     run.acceptance, run.state, run.finished_at = acceptance, RunState.SUCCEEDED, timezone.now()
     run.rows_read = len(computed.sent)
-    run.rows_accepted, run.rows_quarantined = computed.accepted.height, quarantine.rows
+    run.rows_accepted, run.rows_quarantined = computed.accepted.height - suppressed, quarantine.rows
+    run.rows_suppressed = suppressed
     run.save(force_insert=True)
     quarantine.record()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -156,8 +156,8 @@ class Record:
     batch: RawBatch
 
 
-def read_records(path: Path, rules: Mapping[tuple[str, str], object]) -> Iterator[tuple[Record | None, float]]:
-    """The kept rows that broke one of `rules` (column, rule), each with the share of the file that is read by then.
+def read_records(path: Path, rules: Container[tuple[str, str]] | None = None) -> Iterator[tuple[Record | None, float]]:
+    """The kept rows that broke one of `rules` (column, rule), or all, with the share of the file that is read by then.
 
     Raises CorruptData naming the file when it is not there, or not as it was written.
     """
@@ -165,7 +165,7 @@ def read_records(path: Path, rules: Mapping[tuple[str, str], object]) -> Iterato
         with open_parquet(path) as file:
             for number in range(file.num_row_groups):
                 told = file.read_row_group(number, columns=["column", "rule"]).to_pylist()[0]
-                is_wanted = (told["column"], told["rule"]) in rules
+                is_wanted = rules is None or (told["column"], told["rule"]) in rules
                 record = _record(file.read_row_group(number).to_pylist()[0]) if is_wanted else None
                 yield record, (number + 1) / file.num_row_groups
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:

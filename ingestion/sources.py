@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from engine.parquet import open_parquet
 ROWS_PER_BATCH = 131_072
 CSV_BLOCK_BYTES = 8 << 20
 _CSV_ENDINGS = (".csv", ".csv.gz")
+#: Where Arrow quotes a row that has too few or too many fields.
+_QUOTED_ROW = re.compile(r"(Expected \d+ columns, got \d+): .*", re.DOTALL)
 Progress = Callable[[int], None]
 _ENDINGS = (*_CSV_ENDINGS, ".parquet")
 
@@ -103,7 +106,16 @@ class _read_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)):
-            raise InvalidSource(f"{self.content.path} cannot be read: {error}") from error
+            raise InvalidSource(f"{self.content.path} cannot be read: {_without_row(str(error))}") from error
+
+
+def _without_row(said: str) -> str:
+    """What Arrow says of a CSV without the row that it quotes: the text is kept with the run, and rows are of people.
+
+    >>> _without_row("CSV parse error: Expected 3 columns, got 2: C1,2024-11-01")
+    'CSV parse error: Expected 3 columns, got 2'
+    """
+    return _QUOTED_ROW.sub(r"\1", said)
 
 
 def _csv_stream(content: Content) -> pa.NativeFile:

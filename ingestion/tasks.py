@@ -14,6 +14,7 @@ from catalog import runs, usage
 from catalog.models import FeatureGroup, Run, TrainingDataset
 from engine.errors import FeaturehubError, Unavailable
 from ingestion import damage, drain, idempotency, ingest, materialize, upkeep
+from ingestion.erasure import run as erasure
 from ingestion.push import find_group
 from ingestion.schedules import claim_tick
 
@@ -25,6 +26,13 @@ def ingest_run(run_id: str) -> None:
     """Carry out a queued run, or one whose worker is gone; told a second time it does nothing."""
     run = Run.objects.select_related("group__entity", "group__source", "acceptance").get(pk=run_id)
     _logged(f"ingesting {run.group.name}", lambda: ingest.execute(run))
+
+
+@shared_task(name="ingestion.tasks.erase_entity")
+def erase_entity(run_id: str) -> None:
+    """Carry out a queued erasure, or one whose worker is gone; told a second time it does nothing."""
+    run = Run.objects.select_related("acceptance", "erasure__entity").get(pk=run_id)
+    _logged(f"erasing one {run.subject}", lambda: erasure.execute(run))
 
 
 @shared_task(name="ingestion.tasks.ingest_scheduled")

@@ -63,13 +63,13 @@ def upkeep(group: FeatureGroup, *, kept_files: Mapping[tuple[str, int], set[str]
         table,
         now=timezone.now(),
         followed_to=known_version(group, group.version),
-        unfinished=_unfinished(group),
+        unfinished=unfinished(group),
         keep_files=(TrainingDataset.kept_files() if kept_files is None else kept_files).get(at, set()),
     )
     return Kept(compacted, removed)
 
 
-def _unfinished(group: FeatureGroup) -> list[str]:
+def unfinished(group: FeatureGroup) -> list[str]:
     """How the names of files begin that a run or a drain may still commit."""
     open_states = Q(state__in=[RunState.QUEUED, RunState.RUNNING]) | Q(committing__isnull=False)
     runs = group.runs.filter(open_states).exclude(state=RunState.SUCCEEDED).values_list("pk", flat=True)

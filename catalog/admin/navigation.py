@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ingestion.QuarantinedRule": "report",
         "ingestion.OnlineCursor": "layers",
         "catalog.OfflineDamage": "broken_image",
+        "catalog.Erasure": "person_off",
         "django_celery_beat.PeriodicTask": "event_repeat",
         "django_celery_beat.IntervalSchedule": "timer",
         "django_celery_beat.CrontabSchedule": "calendar_month",

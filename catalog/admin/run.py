@@ -68,7 +68,7 @@ class RunAdmin(ReadOnlyAdmin):
             None,
             {"fields": ["id", "subject", "group_version", "kind", "on_spark", "state_now", "requested_by", "message"]},
         ),
-        ("Rows", {"fields": [*_COUNTS, "delta_version", "warnings"]}),
+        ("Rows", {"fields": [*_COUNTS, "rows_suppressed", "delta_version", "warnings"]}),
         ("Error", {"fields": ["error_code", "error"]}),
         ("Worker", {"fields": _WORKER}),
         ("Times", {"fields": ["created_at", "started_at", "finished_at", "duration"]}),

@@ -4,6 +4,7 @@ from catalog.models.acceptance import Acceptance
 from catalog.models.api_key import ApiKey
 from catalog.models.dataset import TrainingDataset
 from catalog.models.entity import Entity, JoinKey
+from catalog.models.erasure import Erasure
 from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.feature_use import FeatureUse
 from catalog.models.group import FeatureGroup, GroupInput, RequestInput, StoredSchema
@@ -24,6 +25,7 @@ __all__ = [
     "CatalogState",
     "DataSource",
     "Entity",
+    "Erasure",
     "FailedLogin",
     "Feature",
     "FeatureGroup",

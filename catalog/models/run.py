@@ -27,6 +27,7 @@ class RunKind(models.TextChoices):
     REPLAY = "replay"
     BACKFILL = "backfill"
     TRAIN = "train"
+    ERASE = "erase"
 
 
 class RunState(models.TextChoices):
@@ -59,7 +60,7 @@ class Run(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=12, choices=RunKind, default=RunKind.INGEST)
-    # Every kind but `train` has one, and whoever carries out another kind need not ask.
+    # Every kind but `train` and `erase` has one, and whoever carries out another kind need not ask.
     group: models.ForeignKey[FeatureGroup | None, FeatureGroup] = models.ForeignKey(  # type: ignore[misc]
         FeatureGroup, on_delete=models.PROTECT, related_name="runs", null=True, blank=True
     )
@@ -82,6 +83,7 @@ class Run(models.Model):
     rows_read = models.PositiveBigIntegerField(default=0)
     rows_accepted = models.PositiveBigIntegerField(default=0)
     rows_quarantined = models.PositiveBigIntegerField(default=0)
+    rows_suppressed = models.PositiveBigIntegerField(default=0, help_text="Not taken: they are of an erased entity.")
     bytes_total = models.PositiveBigIntegerField(default=0)
     bytes_read = models.PositiveBigIntegerField(default=0)
     message = models.CharField(max_length=255, blank=True)
@@ -113,8 +115,8 @@ class Run(models.Model):
             models.CheckConstraint(condition=Q(state__in=RunState.values), name="run_state_is_known"),
             models.CheckConstraint(condition=Q(kind__in=RunKind.values), name="run_kind_is_known"),
             models.CheckConstraint(
-                condition=Q(kind="train") | Q(group__isnull=False),
-                name="run_has_a_group_unless_it_trains",
+                condition=Q(kind__in=["train", "erase"]) | Q(group__isnull=False),
+                name="run_has_a_group_unless_it_trains_or_erases",
             ),
             models.CheckConstraint(condition=Q(on_error__in=["quarantine", "reject"]), name="run_on_error_is_known"),
         ]
@@ -125,9 +127,11 @@ class Run(models.Model):
     @property
     @admin.display(description="Of", ordering="group__name")
     def subject(self) -> str:
-        """What it is about: its group's name, or its training dataset's."""
+        """What it is about: its group's name, its training dataset's, or that of the entity it erases one of."""
         if self.kind == RunKind.TRAIN:
             return self.dataset.name if hasattr(self, "dataset") else "a dropped dataset"
+        if self.kind == RunKind.ERASE:
+            return self.erasure.subject
         return self.group.name
 
     @classmethod
@@ -144,7 +148,7 @@ class Run(models.Model):
         on_spark: bool = False,
     ) -> Run:
         """A new run of the group's current version, with its place in the version order taken; without a group one
-        that trains.
+        that trains or erases.
 
         `paths` are kept, absolute, so that whoever takes the run up reads the same files.
         """
@@ -204,6 +208,7 @@ class Run(models.Model):
             "read": self.rows_read,
             "accepted": self.rows_accepted,
             "quarantined": self.rows_quarantined,
+            **({"suppressed": self.rows_suppressed} if self.rows_suppressed else {}),
             "warnings": self.warnings,
             "message": self.message,
             "error": {"code": self.error_code, "detail": self.error} if self.error else None,

@@ -16,12 +16,14 @@ class CatalogState(models.Model):
     """`version` rises with every change that a reader could notice; `epoch` names one filling of the online store.
 
     `definitions` is drawn anew by every change that a writer could notice. It is no number: one that a transaction had
-    raised before it was rolled back would come again and mean something else.
+    raised before it was rolled back would come again and mean something else. So is `erasures`, empty without any, by
+    which a writer knows whether its list of erased entities (catalog/suppression.py) is the current one.
     """
 
     version = models.PositiveBigIntegerField(default=1)
     epoch = models.CharField(max_length=32, default=new_epoch)
     definitions = models.CharField(max_length=32, default=new_epoch)
+    erasures = models.CharField(max_length=32, default="", blank=True)
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(pk=1), name="catalogstate_is_one_row")]
@@ -37,7 +39,7 @@ class CatalogState(models.Model):
     def read(cls) -> CatalogState:
         """The row as `current` gives it, by a query that costs a tenth: every push asks several times."""
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT id, version, epoch, definitions FROM {cls._meta.db_table} WHERE id = 1")
+            cursor.execute(f"SELECT id, version, epoch, definitions, erasures FROM {cls._meta.db_table} WHERE id = 1")
             row = cursor.fetchone()
         return cls.current() if row is None else cls(*row)
 

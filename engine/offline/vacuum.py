@@ -44,7 +44,7 @@ def vacuum(
         for path in sorted(table.folder.glob("*.parquet"))
         if path.name not in needed
         and not path.name.startswith(tuple(unfinished))
-        and now.timestamp() - _unused_since(contents, path.name, path.stat().st_mtime) > RETENTION.total_seconds()
+        and now.timestamp() - unused_since(contents, path.name, path.stat().st_mtime) > RETENTION.total_seconds()
     ]
     for path in removable:
         path.unlink(missing_ok=True)
@@ -57,6 +57,6 @@ def _not_followed(table: OfflineTable, followed_to: int, version: int) -> set[st
     return {action["add"]["path"] for actions in kept for action in actions if "add" in action}
 
 
-def _unused_since(contents: Contents, name: str, written: float) -> float:
+def unused_since(contents: Contents, name: str, written: float) -> float:
     """Seconds since 1970: when the file was replaced, or written when no version tells of it (any more)."""
     return contents.removed.get(name, written * 1000) / 1000

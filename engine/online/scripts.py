@@ -54,6 +54,13 @@ if position < reached or position == found then redis.call('SET', KEYS[1], ARGV[
 return 1
 """
 
+#: Delete a key whose value is the one given; '' is that of a key which holds another Redis type. Answers how many went.
+REMOVE = """
+local value = redis.call('MGET', KEYS[1])[1] or ''
+if value == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
 #: Raise the catalog version of a store that holds this epoch; a cold store, or a later version, is left alone.
 PUBLISH = """
 local read = redis.call('GET', KEYS[1])

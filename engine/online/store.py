@@ -8,7 +8,8 @@ what it read: the catalog version and the epoch of the store's contents.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -51,6 +52,9 @@ SCANNED_AT_ONCE = 1_000
 #: Keys that a scan hands out at a time, or a few more.
 SCANNED_KEYS = 10_000
 _GLOB = re.compile(rb"[*?\[\]\\]")
+
+#: How often a row that changes meanwhile is looked at before it is left for later.
+REMOVE_ATTEMPTS = 20
 
 #: Keys per call of the script: enough to spread its cost, few enough that readers wait at most a few ms.
 UPSERT_BATCH = 500
@@ -115,6 +119,7 @@ class OnlineStore:
         self._bulk = _client(url, BULK_TIMEOUT_SECONDS)
         self._upsert = self._writer.register_script(scripts.UPSERT)
         self._publish = self._writer.register_script(scripts.PUBLISH)
+        self._remove = self._bulk.register_script(scripts.REMOVE)
         self._bulk_scripts = {
             "step": self._bulk.register_script(scripts.STEP),
             "reach": self._bulk.register_script(scripts.REACH),
@@ -195,6 +200,47 @@ class OnlineStore:
                 with self.asking():
                     removed += _number(self._bulk.unlink(*batch))  # which frees the memory beside Redis's one thread
         return removed
+
+    def remove_row(self, key: bytes, is_unwanted: Callable[[bytes], bool]) -> bool:
+        """Delete the row under `key` if its value is unwanted; whether one was deleted.
+
+        A value that another writer stores meanwhile is looked at by itself, never deleted unseen. Raises Unavailable
+        also when the key is written all the while.
+        """
+        for _ in range(REMOVE_ATTEMPTS):
+            with self.asking():
+                (value,) = _texts(self._bulk.mget([key]), 1)
+                if value is not None and not is_unwanted(value):
+                    return False
+                if _number(self._remove(keys=[key], args=[value or b""])):
+                    return True
+                if value is None:
+                    return False
+        raise Unavailable("A row that is to go is being written all the while; try again.")
+
+    def forget_removed(self, *, seconds: float) -> str:
+        """Have Redis write its file anew, as what was deleted stands in the old one; what came of it, in words.
+
+        Waits up to `seconds` for it: raises Unavailable when it is not done by then, or failed.
+        """
+        try:
+            with self.asking():
+                aof = bool(_persistence(self._bulk)["aof_enabled"])
+                _write_anew(self._bulk, aof=aof)
+        except Unavailable as error:
+            if isinstance(error.__cause__, redis.exceptions.NoPermissionError):
+                return "not allowed: the hub's user may not have Redis write its file anew"
+            raise
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            with self.asking():
+                found = _persistence(self._bulk)
+            if not any(found.get(name) for name in _WRITING):
+                if found["aof_last_bgrewrite_status" if aof else "rdb_last_bgsave_status"] != "ok":
+                    raise Unavailable("Redis could not write its file anew; its log says why.")
+                return "append-only file written anew" if aof else "snapshot written anew"
+            time.sleep(0.02)
+        raise Unavailable(f"Redis has not written its file anew within {seconds:g} s.")
 
     def run_bulk(self, script: Literal["step", "reach"], keys: list[bytes], arguments: Sequence[bytes | int]) -> int:
         """What a script of bulk work answers (scripts.py)."""
@@ -345,6 +391,30 @@ def _with_other_types(client: redis.Redis, keys: Sequence[bytes], values: list[b
             pipeline.exists(key)
         there = iter(map(_number, pipeline.execute()))
     return (value if value is not None else b"" if next(there) else None for value in values)
+
+
+#: What Redis is at while it writes its file anew.
+_WRITING = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
+
+
+def _persistence(client: redis.Redis) -> dict[str, object]:
+    found = client.info("persistence")
+    if not isinstance(found, dict) or "aof_enabled" not in found:
+        raise redis.InvalidResponse("INFO was asked for, and something else was answered")
+    return found
+
+
+def _write_anew(client: redis.Redis, *, aof: bool) -> None:
+    try:
+        if aof:
+            client.bgrewriteaof()
+        else:
+            client.bgsave(schedule=True)
+    except redis.ResponseError as error:
+        if "already in progress" not in str(error):  # one that began before: it is waited for, and asked for again
+            raise
+        time.sleep(0.2)
+        _write_anew(client, aof=aof)
 
 
 def _server(client: redis.Redis) -> Server:

@@ -37,6 +37,7 @@ from engine.raw_batch import RawBatch
 from engine.recomputation import read_older
 from engine.schema import GroupSchema
 from engine.spark.session import Watch, named_failures, watched
+from engine.suppression import Kept, Suppression
 from engine.transformations import compile_group
 
 #: RejectedRows rows of one answer.
@@ -50,12 +51,14 @@ _ANSWERS_OF_SPARK = "said string, rows binary, origins binary"
 class Written:
     """What became of one batch, after its rejected rows: rows read, the file of the accepted ones if there are any.
 
-    noted: how many rows broke a rule that keeps them, by (column, rule, detail).
+    noted:      how many rows broke a rule that keeps them, by (column, rule, detail).
+    suppressed: how many were of erased entities, by the hash of their key.
     """
 
     rows: int
     file: DataFile | None
     noted: dict[tuple[str, str, str], int]
+    suppressed: dict[bytes, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Recomputation:
     older, target: the folders of the two tables, by paths that every executor sees.
     modules:       those that Python functions may come from.
     names:         what the names of the files that are written begin with.
+    suppression:   the erased entities, whose rows are left out.
     """
 
     older: str
@@ -76,6 +80,7 @@ class Recomputation:
     run: str
     now: datetime
     max_skew: timedelta
+    suppression: Suppression | None = None
 
     def __call__(self, places: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in places:
@@ -99,14 +104,16 @@ class Recomputation:
         computed = compute(batch, pipeline, place, run=self.run, now=self.now, max_skew=self.max_skew)
         for rejected in rejected_rows(batch, computed.rejected, first_row=0):
             yield from _rejected_answers(rejected)
+        kept = self.suppression.kept(computed.offline) if self.suppression else Kept(computed.offline)
         file = None
-        if len(computed.offline):
+        if len(kept.rows):
             schema, sort_by = self.schema.offline, self.schema.key_names
-            file = OfflineTable(self.target).write_file(computed.offline, schema, name=name, sort_by=sort_by)
+            file = OfflineTable(self.target).write_file(kept.rows, schema, name=name, sort_by=sort_by)
         noted = [
             [violation.column, violation.rule, violation.detail, len(violation.rows)] for violation in computed.noted
         ]
-        yield _answer({"rows": len(batch), "file": file and _told(file), "noted": noted})
+        suppressed = {hashed.hex(): rows for hashed, rows in kept.suppressed.items()}
+        yield _answer({"rows": len(batch), "file": file and _told(file), "noted": noted, "suppressed": suppressed})
 
 
 def recomputed(
@@ -182,7 +189,8 @@ def _read(answer: pa.RecordBatch) -> RejectedRows | Written:
         batch = RawBatch(rows, "typed", pl.DataFrame(origins), is_deleted=said["deleted"])
         return RejectedRows(said["column"], said["rule"], said["detail"], said["numbers"], batch)
     noted = {(column, rule, detail): rows for column, rule, detail, rows in said["noted"]}
-    return Written(said["rows"], said["file"] and _file(said["file"]), noted)
+    suppressed = {bytes.fromhex(hashed): rows for hashed, rows in said["suppressed"].items()}
+    return Written(said["rows"], said["file"] and _file(said["file"]), noted, suppressed)
 
 
 def _file(told: dict[str, Any]) -> DataFile:

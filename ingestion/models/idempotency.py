@@ -21,6 +21,7 @@ class IdempotencyKey(models.Model):
     request_sha256 = models.CharField(max_length=64)
     accepted = models.PositiveIntegerField(default=0)
     quarantined = models.PositiveIntegerField(default=0)
+    suppressed = models.PositiveIntegerField(default=0)
     batch = models.ForeignKey(PushBatch, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
@@ -32,7 +33,7 @@ class IdempotencyKey(models.Model):
     def __str__(self) -> str:
         return self.key
 
-    def answered(self, accepted: int, quarantined: int, batch: PushBatch | None) -> None:
+    def answered(self, accepted: int, quarantined: int, suppressed: int, batch: PushBatch | None) -> None:
         """Keep what the sender is told, in the caller's transaction."""
-        self.accepted, self.quarantined, self.batch = accepted, quarantined, batch
-        self.save(update_fields=["accepted", "quarantined", "batch"])
+        self.accepted, self.quarantined, self.suppressed, self.batch = accepted, quarantined, suppressed, batch
+        self.save(update_fields=["accepted", "quarantined", "suppressed", "batch"])

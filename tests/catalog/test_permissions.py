@@ -300,6 +300,7 @@ def make_things(world: World) -> dict[str, Any]:
     from catalog.models import (
         ApiKey,
         Entity,
+        Erasure,
         FailedLogin,
         FeatureService,
         FeatureUse,
@@ -342,6 +343,9 @@ def make_things(world: World) -> dict[str, Any]:
         "catalog_owner": Owner.objects.get(name="growth"),
         "catalog_tag": Tag.objects.create(name="purchases"),
         "catalog_apikey": ApiKey.objects.filter(revoked_at=None, expires_at=None).first(),
+        "catalog_erasure": Erasure.objects.create(
+            entity=Entity.objects.get(), key_hash="a" * 64, reason="asked", run=ended, until=timezone.now()
+        ),
         "catalog_refusal": Refusal.objects.create(day=timezone.now().date(), reason="scope", count=1),
         "catalog_failedlogin": FailedLogin.objects.create(address="10.0.0.1", failures=1, since=timezone.now()),
         "auth_user": User.objects.create(username="grace"),
@@ -378,7 +382,7 @@ def address(model: str, word: str, thing: Any) -> str | None:
     name = f"{model}_{word}"
     if name not in set(_admin_patterns()):
         return None
-    arguments: list[Any] = [] if word in ("changelist", "add") else [thing.pk]
+    arguments: list[Any] = [] if word in ("changelist", "add", "erase") else [thing.pk]
     if word == "simple_history":
         arguments.append(thing.history.first().pk)
     return reverse(f"admin:{name}", args=arguments)

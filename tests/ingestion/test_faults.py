@@ -36,8 +36,8 @@ from tests.ingestion import contents, processes, workers
 INGESTION = processes.PROJECT / "ingestion"
 COMPACTION = processes.PROJECT / "engine" / "offline" / "compaction.py"
 
-#: The points that a row comes by; those of dropping a version are in test_versions.py.
-OF_ROWS = [point for point in faults.POINTS if not point.startswith("drop.")]
+#: The points that a row comes by; the others are in test_versions.py and test_erasure.py.
+OF_ROWS = [point for point in faults.POINTS if not point.startswith(("drop.", "erase."))]
 
 pytestmark = pytest.mark.database
 
@@ -367,7 +367,7 @@ def test_a_commit_without_a_point_is_seen() -> None:
 def test_every_point_is_come_by_somewhere_and_none_is_unknown() -> None:
     hit = [
         node.args[0].value
-        for path in [*INGESTION.glob("*.py"), COMPACTION]
+        for path in [*INGESTION.rglob("*.py"), COMPACTION]
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "hit"
         if isinstance(node.args[0], ast.Constant)

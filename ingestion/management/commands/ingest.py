@@ -45,6 +45,8 @@ class RunCommand(FeaturehubCommand):
             self.stdout.write(run.message)
         for rule in run.quarantined.all():
             self.stdout.write(f"  quarantined {rule.row_count:,}: {rule.column} {rule.rule}: {rule.detail}")
+        if run.rows_suppressed:
+            self.stdout.write(f"  not taken {run.rows_suppressed:,}: of entities that were erased")
         for warning in run.warnings:
             self.stdout.write(f"  kept {warning['rows']:,}: {warning['column']} {warning['rule']}: {warning['detail']}")
 
