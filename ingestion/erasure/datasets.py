@@ -46,6 +46,7 @@ def erase(target: Target, receipt: Receipt) -> list[Waiting]:
     """Take the entity's rows out of every dataset that is there; those that are being made are waited for."""
     waiting = []
     for dataset in _candidates(target):
+        receipt.still()
         paths = [_spine(dataset), *_data(dataset)]
         rows = max((_rows_in(path, target) or 0 for path in paths), default=0)
         if dataset.run.state in _UNDER_WAY:

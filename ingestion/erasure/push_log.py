@@ -27,8 +27,8 @@ def erase(group: FeatureGroup, target: Target, receipt: Receipt) -> int:
     A batch stays without them: its number was answered to somebody.
     """
     removed = 0
-    newest = PushBatch.objects.filter(group=group).order_by("pk").values_list("pk", flat=True)
-    for pk in list(newest):
+    for pk in list(PushBatch.objects.filter(group=group).order_by("pk").values_list("pk", flat=True)):
+        receipt.still()
         batch = PushBatch.objects.filter(pk=pk).first()
         if batch is None or _mask(batch, target) is None:
             continue

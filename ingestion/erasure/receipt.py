@@ -33,6 +33,10 @@ class Receipt:
         """What was noted of a store, by name."""
         return self._erasure.receipt.get(section, {})
 
+    def still(self) -> None:
+        """Say that the attempt came further: a store may be large and hold nothing to note."""
+        self._lease.step()
+
     def note(self, section: Section, name: str, **said: Any) -> None:
         """Note what is about to go, or what became of it; over an earlier note of that name. Raises LeaseLost."""
         with self.saving():

@@ -42,6 +42,7 @@ def erase(group: FeatureGroup, target: Target, receipt: Receipt) -> list[str]:
     for left in folder.glob(f"*{ANEW}"):
         left.unlink()
     for run in _runs(group):
+        receipt.still()
         numbers = _numbers(run, target)
         if numbers:
             receipt.note("quarantine", str(run.pk), rows=len(numbers), is_told=False)

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerDown
@@ -33,6 +34,9 @@ from ingestion.erasure.receipt import Note, Receipt
 from ingestion.erasure.target import Target
 
 log = logging.getLogger(__name__)
+
+#: No push takes so long: its connection and its transaction have been given up by then.
+PUSHED_WITHIN_SECONDS = 60.0
 
 Progress = Callable[[Run], None]
 
@@ -195,7 +199,7 @@ class _Attempt:
             offline.remove_from_dropped(group, target, self.receipt)
         waiting += datasets.erase(target, self.receipt)
         waiting += self._erase_online(target)
-        waiting += self._began_before(target)
+        waiting += [*self._began_before(target), *self._pushes_before()]
         for group in groups:
             for name, table in offline.tables(group):
                 waiting += offline.remove_old(name, table, target, group, self.receipt)
@@ -227,10 +231,17 @@ class _Attempt:
         )
         return [Waiting(f"run {run.pk} began before it") for run in before.exclude(kind=RunKind.ERASE)]
 
+    def _pushes_before(self) -> list[Waiting]:
+        """A push whose transaction began before the suppression may commit a moment after it was looked for."""
+        after = min(PUSHED_WITHIN_SECONDS, settings.FEATUREHUB_ERASED_FILES_KEPT_SECONDS)
+        left = after - (timezone.now() - self.erasure.created_at).total_seconds()
+        return [Waiting("pushes that began before it may still end", left)] if left > 0 else []
+
     def _wait(self, waiting: Sequence[Waiting]) -> None:
-        first = min(waiting, key=lambda one: one.seconds)
+        """For the last of it: each attempt goes over all files."""
+        last = max(waiting, key=lambda one: one.seconds)
         more = f" ({len(waiting) - 1} more)" if len(waiting) > 1 else ""
-        self.lease.wait(max(first.seconds, 1.0), f"It waits: {first.what}{more}")
+        self.lease.wait(max(last.seconds, 1.0), f"It waits: {last.what}{more}")
 
     def _forget_deleted(self) -> None:
         said = {"database": database.forget_deleted(), "redis": database.forget_removed()}

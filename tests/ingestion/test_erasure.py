@@ -31,13 +31,16 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from catalog import runs, stores, suppression
-from catalog.models import Erasure, FeatureGroup, Run, RunState, TrainingDataset
+from catalog.models import Entity, Erasure, FeatureGroup, Run, RunState, TrainingDataset
 from engine import faults
 from engine.errors import Conflict, CorruptData, InvalidInput, UnknownName
 from engine.offline.compaction import FILES_AT_LEAST
+from engine.schema import Dtype, Field
+from engine.suppression import Limit
 from ingestion import drain, materialize, upkeep
 from ingestion.backfill import queue_backfill
 from ingestion.erasure import run as erasing
+from ingestion.erasure.target import Target
 from ingestion.idempotency import Repeatable
 from ingestion.ingest import execute, ingest
 from ingestion.models import Drain, OnlineCursor, PushBatch, QuarantinedRow, QuarantinedRule
@@ -47,7 +50,7 @@ from ingestion.tasks import catch_up, erase_entity
 from ingestion.verify import verify
 from serving import datasets, training
 from serving.training import Asked
-from tests.factories import add_feature, make_customer_group, purchase, write_csv
+from tests.factories import add_feature, make_customer_group, make_entity, purchase, write_csv
 from tests.ingestion import contents, processes, workers
 from tests.ingestion.test_backfill import raised
 
@@ -445,6 +448,46 @@ def test_somebody_who_was_never_there_is_erased_too(group: FeatureGroup) -> None
     erasure = erase(group, "C999")
     assert (erasure.run.state, set(erasure.receipt)) == (RunState.SUCCEEDED, {"database", "redis"})
     assert (contents.offline(group), contents.data_files(group)) == (before, files)
+
+
+def test_somebody_of_whom_nothing_is_there_is_looked_for_again_after_the_pushes_that_were_under_way(
+    group: FeatureGroup, settings: Settings
+) -> None:
+    settings.FEATUREHUB_ERASED_FILES_KEPT_SECONDS = 3600
+    erasure = erase(group, "C999")
+    assert (erasure.run.state, erasure.gone_at) == (RunState.QUEUED, None)
+    assert "pushes that began before it" in erasure.run.message
+    Erasure.objects.update(created_at=timezone.now() - timedelta(seconds=61))
+    assert erasing.execute(erasure.run).state == RunState.SUCCEEDED
+
+
+def test_of_a_key_of_several_parts_all_have_to_fit(group: FeatureGroup) -> None:
+    make_entity("shop", {"country": "string", "shop_number": "int64"})
+    shops = FeatureGroup.objects.create(
+        name="shop_ratings", entity=Entity.objects.get(name="shop"), status="active", event_timestamp="purchased_at"
+    )
+    add_feature(shops, "rating", "float64", min_value=0)
+    others = [("fr", 77), ("de", 7)]
+    for country, number in [("fr", 7), *others]:
+        row = {"country": country, "shop_number": number, "purchased_at": NOON}
+        push(shops, [row | {"rating": 1.0}, row | {"rating": -1.0}], on_error="quarantine")
+    (receipt,) = [erase(shops, "fr,7").receipt]
+    assert sum(note["rows"] for note in receipt["quarantine"].values()) == 1
+    assert receipt["online"] == {"shop_ratings/v1": {"rows": 1}}
+    drain.drain(shops)
+    assert [(row["country"], row["shop_number"]) for row in contents.offline(shops)] == others
+    assert sorted(contents.online(shops)) == ["s2:dei1:7", "s2:fri2:77"]
+    left = [json.loads(sample["payload"]) for rule in QuarantinedRule.objects.all() for sample in rule.samples]
+    assert sorted((row["country"], row["shop_number"]) for row in left if "country" in row) == sorted(others)
+
+
+@pytest.mark.parametrize("spelled", [7, "7", " 7", 7.0, "007"])
+def test_a_rejected_row_names_her_in_any_spelling_of_her_key(spelled: object) -> None:
+    key = Field("shop_number", Dtype("int64"))
+    target = Target(Entity(name="shop"), (key,), (7,), Limit(NOON, 1))
+    assert target.is_in_payload(json.dumps({"shop_number": spelled}))
+    for other in (77, "7a", None, True, 7.5):
+        assert not target.is_in_payload(json.dumps({"shop_number": other}))
 
 
 def test_beside_pushes_of_others_nothing_else_is_lost(group: FeatureGroup) -> None:
