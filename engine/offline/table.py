@@ -120,6 +120,23 @@ class OfflineTable:
         """
         return self._until_won(lambda: self._replace_files(old, files))
 
+    def shorten_log(self) -> None:
+        """Write a checkpoint, and remove the log of versions before it that are older than its retention (a day).
+
+        As deltalake does at each hundredth commit; a table that is written no more would keep its log for ever.
+        Raises CorruptData and StorageFailed.
+        """
+        table = self.open()
+        if table is None:
+            return
+        with storage_errors(self.folder):
+            try:
+                table.create_checkpoint()
+                self._fsync_log(table.version(), table.version())
+                table.cleanup_metadata()
+            except DeltaError as error:
+                raise _damaged(self.folder, error) from error
+
     def _until_won(self, attempt: Callable[[], Result]) -> Result:
         with storage_errors(self.folder):
             fsync_folder(self.folder)

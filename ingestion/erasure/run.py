@@ -160,6 +160,7 @@ class _Attempt:
             if waiting:
                 self._wait(waiting)
                 return
+            self._shorten_logs()
             with self.receipt.saving():
                 self.erasure.key = ""
                 Erasure.objects.filter(pk=self.erasure.pk).update(key="")
@@ -204,6 +205,14 @@ class _Attempt:
             for name, table in offline.tables(group):
                 waiting += offline.remove_old(name, table, target, group, self.receipt)
         return waiting
+
+    def _shorten_logs(self) -> None:
+        """The log of a table tells of each file from when to when its events were."""
+        touched = {name.rpartition("/")[0] for name in self.receipt.notes("files")}
+        for group in self.erasure.entity.groups.all():
+            for name, table in offline.tables(group):
+                if name in touched:
+                    table.shorten_log()
 
     def _step(self, size: int) -> None:
         run = self.lease.run

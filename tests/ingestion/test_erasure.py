@@ -234,6 +234,7 @@ def test_the_receipt_says_what_went_when_and_why_and_names_nobody(much: FeatureG
     assert all(note["removed_at"] for note in removed["files"].values())
     assert removed["idempotency_keys"] == {"all": {"rows": 1}}
     assert removed["redis"] == "append-only file written anew"
+    assert list((contents.folder(much) / "_delta_log").glob("*.checkpoint.parquet"))
 
 
 def test_rows_of_others_stay_in_quarantine_and_can_be_replayed(group: FeatureGroup) -> None:

@@ -26,6 +26,7 @@ from deltalake import DeltaTable
 
 from engine.errors import CorruptData
 from engine.offline.files import ROWS_PER_GROUP, DataFile
+from engine.offline.scrub import scrub
 from engine.offline.table import OfflineTable, read_file
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema
 
@@ -542,3 +543,43 @@ def test_a_file_is_packed_as_the_page_says(table: OfflineTable) -> None:
     assert packed == {"SNAPPY"}
     assert "Snappy" in PAGE
     assert f"{ROWS_PER_GROUP:,} rows" in PAGE
+
+
+# Shortening the log.
+
+
+def make_older(table: OfflineTable, by: timedelta) -> None:
+    """The log as if it had been written so long ago."""
+    for path in table.log.folder.glob("*.json"):
+        then = path.stat().st_mtime - by.total_seconds()
+        actions = [json.loads(line) for line in path.read_text().splitlines()]
+        for action in actions:
+            if "commitInfo" in action:
+                action["commitInfo"]["timestamp"] = int(then * 1000)
+        path.write_text("\n".join(map(json.dumps, actions)))
+        os.utime(path, (then, then))
+
+
+def test_a_shortened_log_has_what_is_younger_than_a_day_and_loses_nothing(table: OfflineTable) -> None:
+    for number in range(4):
+        land(table, f"run:{number}", f"C{number}")
+    make_older(table, timedelta(days=2))
+    newest = land(table, "run:new", "C9")
+    before = table.entries()
+    table.shorten_log()
+    assert table.log.versions() == [newest]
+    assert (table.entries(), table.version) == (before, newest)
+    assert customers_of(table) == ["C0", "C1", "C2", "C3", "C9"]
+    assert table.files_added(0, newest) is None  # who follows it from before reads the table whole
+    assert table.has_landed("run:0")
+    assert land(table, "run:0", "C0") == newest
+    assert scrub(table, committed_to=newest) == []
+    assert land(table, "run:after", "C8") == newest + 1
+
+
+def test_a_young_log_stays_and_without_a_table_there_is_none(table: OfflineTable) -> None:
+    table.shorten_log()
+    assert not table.folder.exists()
+    newest = land(table, "run:1", "C1")
+    table.shorten_log()
+    assert table.log.versions() == list(range(newest + 1))
