@@ -73,7 +73,7 @@ class FeatureMetadata:
     """One feature. Without a `dtype` its type decides: numerical is float64; an embedding needs one.
 
     `owner` is an owner's name, or an e-mail address by which an owner is found or made. `version` is kept as given and
-    has no effect: groups have versions. `pii` marks personal data (docs/privacy.md).
+    has no effect: groups have versions.
     """
 
     name: str
@@ -89,7 +89,6 @@ class FeatureMetadata:
     transformation: FeatureTransformation | None = None
     validation: FeatureValidation | None = None
     dtype: str = ""
-    pii: bool = False
 
     def __post_init__(self) -> None:
         self.dtype = self.dtype or _DTYPES.get(self.feature_type, "")
@@ -128,7 +127,6 @@ def metadata_of(feature: models.Feature) -> FeatureMetadata:
         status=FeatureStatus(str(feature.effective_status)),
         version=str(feature.group.version),
         dtype=feature.dtype,
-        pii=feature.pii,
     )
 
 
@@ -181,7 +179,6 @@ def _feature_definition(feature: FeatureMetadata, owners: Mapping[str, str]) -> 
         "description": feature.description,
         "dtype": feature.dtype,
         "type": feature.feature_type.value,
-        "pii": feature.pii,
         "status": feature.status.value,
         "tags": feature.tags,
         "validation": _rules(feature.validation or FeatureValidation()),

@@ -287,7 +287,9 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # Ids stand in paths, and Django logs the paths of refused requests.
+    "filters": {"ids": {"()": "catalog.logged_paths.WithoutIds"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["ids"]}},
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
     # Django gives its own logger a handler and keeps it from the root's; here each message goes one way.
     "loggers": {
