@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 
 from catalog import refusals
+from catalog.logged_paths import without_id
 from catalog.models import Reason
 from catalog.request_id import current_request_id
 from engine.errors import (
@@ -61,7 +62,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
         return respond(_of_drf(error, path), _headers(error.status_code))
     if isinstance(error, SuspiciousOperation):
         return respond(_unreadable(path))
-    log.exception("request %s: unhandled error on %s", current_request_id(), path)
+    log.exception("request %s: unhandled error on %s", current_request_id(), without_id(path))
     return respond(server_problem(path))
 
 
@@ -155,5 +156,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """Django's hook for whatever a page or a middleware raised, called while that is being handled."""
     if ours := _of_database(sys.exc_info()[1]):
         return respond(problem_of(ours, instance=request.path), _headers(ours.status))
-    log.error("request %s: the error on %s is logged beside this", current_request_id(), request.path)
+    log.error("request %s: the error on %s is logged beside this", current_request_id(), without_id(request.path))
     return respond(server_problem(request.path))

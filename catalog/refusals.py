@@ -15,6 +15,7 @@ from django.db.models import F
 from django.http import HttpRequest
 from django.utils import timezone
 
+from catalog.logged_paths import without_id
 from catalog.models.refusal import Reason, Refusal
 from catalog.request_id import current_request_id
 
@@ -31,7 +32,7 @@ def count(reason: str, request: Request | HttpRequest | None, *, about: str = ""
     """Count a refusal and log it. `about` says whose it is, such as a key's public id; never a secret."""
     with _lock:
         _counts[timezone.now().date(), reason] += 1
-    where = f"{request.method} {request.path!r}" if request is not None else "no request"
+    where = f"{request.method} {without_id(request.path)!r}" if request is not None else "no request"
     log.warning(
         "request %s: refused (%s), %s from %s%s",
         current_request_id(),
