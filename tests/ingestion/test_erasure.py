@@ -325,9 +325,12 @@ def test_a_replay_of_an_old_copy_of_the_quarantine_keeps_her_out(group: FeatureG
     assert [row for row in contents.offline(group) if row["customer_id"] == HER] == []
 
 
+@pytest.mark.parametrize("on_spark", [False, True])
 def test_a_backfill_from_an_old_copy_of_a_table_and_bringing_it_online_keep_her_out(
-    group: FeatureGroup, tmp_path: Path
+    group: FeatureGroup, on_spark: bool, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    if on_spark:
+        request.getfixturevalue("spark_session")
     drain.drain(group)
     shutil.copytree(contents.folder(group), tmp_path / "copy")
     erase(group)
@@ -337,8 +340,9 @@ def test_a_backfill_from_an_old_copy_of_a_table_and_bringing_it_online_keep_her_
     materialize.materialize(group, full=True)
     assert sorted(contents.online(group)) == ["s2:C1", "s2:C2", "s2:C3"]
     group = raised(group)
-    run = execute(queue_backfill(group))
+    run = execute(queue_backfill(group, on_spark=on_spark))
     assert (run.rows_accepted, run.rows_suppressed) == (4, 4)
+    assert Erasure.objects.get().rows_suppressed == 4
     assert HER not in {row["customer_id"] for row in contents.offline(group)}
 
 
