@@ -19,7 +19,7 @@ def fuzz(server: LiveServer, hub: Hub, folder: Path, *, examples: int) -> str:
     """What Schemathesis says at the end; AssertionError with all of it when it found a 5xx."""
     checks = ["--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "--max-examples", str(examples)]
     how = ["--seed", "7", "--request-timeout", "30", "--no-color", "--suppress-health-check", "all"]
-    command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/api/v1/openapi.json"]
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/api/v1/openapi.json"]
     done = subprocess.run(
         [*command, "-H", f"Authorization: Bearer {hub.key}", *checks, *how],
         check=False,
