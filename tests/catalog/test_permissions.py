@@ -42,7 +42,7 @@ from tests.catalog.permission_table import (
 )
 from tests.factories import make_customer_group
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = pytest.mark.django_db
 
 RUN_ID = UUID("11111111-1111-4111-8111-111111111111")
 
