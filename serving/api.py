@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -207,13 +207,18 @@ def parse_request(body: dict[str, Any]) -> VectorsRequest:
     include = body.get("include", [])
     if not isinstance(include, list) or set(map(str, include)) - set(INCLUDES):
         raise InvalidInput(f"include is a list of {' and '.join(INCLUDES)}.")
-    entities = body["entities"]
-    if not _are_columns(entities):
-        raise InvalidInput('entities is an object of columns, one per join key: {"customer_id": ["C1", "C2"]}.')
+    entities = entity_columns(body["entities"])
     request = body.get("request")
     if "request" in body and not _are_columns(request):
         raise InvalidInput('request is an object of columns, one per request input: {"cart_value": [19.9, null]}.')
     return VectorsRequest(make_plan(service, features), entities, include, request)
+
+
+def entity_columns(document: object) -> dict[str, list[object]]:
+    """A body's `entities`; raises InvalidInput for what is no object of columns."""
+    if not _are_columns(document):
+        raise InvalidInput('entities is an object of columns, one per join key: {"customer_id": ["C1", "C2"]}.')
+    return cast(dict[str, list[object]], document)
 
 
 def _are_columns(document: object) -> bool:

@@ -22,7 +22,7 @@ from engine.errors import InvalidInput
 from engine.instants import rfc3339
 from engine.status import PRESENT, STATUSES
 from serving import vectors
-from serving.api import deprecation_headers, make_plan
+from serving.api import deprecation_headers, entity_columns, make_plan
 from serving.rights import for_caller
 from serving.vectors import Vectors
 
@@ -69,7 +69,7 @@ class FeastVectorsView(APIView):
         document = read_object(request)
         optional = {"features", "feature_service", "full_feature_names", "include_feature_view_version_metadata"}
         require_keys(document, required={"entities"}, optional=optional)
-        entities = _columns(document["entities"])
+        entities = entity_columns(document["entities"])
         plans = make_plan(document.get("feature_service"), document.get("features") or None)
         found = vectors.read(for_caller(request.user, plans), entities)
         usage.count(found.plan.feature_names, request.user)
@@ -86,12 +86,6 @@ class FeastHealthView(APIView):
     @documented("feast_health", answers={200: {"type": "object"}}, is_open=True)
     def get(self, request: Request) -> HttpResponse:
         return json_response({})
-
-
-def _columns(entities: object) -> dict[str, list[object]]:
-    if not isinstance(entities, dict) or not all(isinstance(column, list) for column in entities.values()):
-        raise InvalidInput('entities is an object of columns, one per join key: {"customer_id": ["C1", "C2"]}.')
-    return entities
 
 
 def _as_feast(found: Vectors, entities: dict[str, list[object]], *, full_names: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from weakref import WeakSet
 
 import redis
@@ -29,10 +30,8 @@ class KeptConnections:
         """What Redis answers to MGET; the caller sees to it that these are as many texts."""
         connection: AbstractConnection | None = getattr(self._local, "connection", None)
         if connection is not None and connection.pid == os.getpid():
-            try:
+            with suppress(redis.ConnectionError):  # closed by the server, as by one that was started anew
                 return _asked(connection, keys)
-            except redis.ConnectionError:
-                pass
         return _asked(self._connect(), keys)
 
     def _connect(self) -> AbstractConnection:

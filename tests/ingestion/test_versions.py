@@ -241,6 +241,7 @@ def test_a_dataset_of_another_group_is_no_matter(group: FeatureGroup) -> None:
     TrainingDataset.objects.create(name="churn", run=run, features=["visits"], event_timestamp="event_timestamp")
     Run.objects.filter(pk=run.pk).update(state=RunState.RUNNING)
     versions.drop_version(group, 1, by="ada")
+    assert not stores.offline(group.name, 1).files()
 
 
 @pytest.mark.parametrize("state", [RunState.QUEUED, RunState.RUNNING])
