@@ -89,6 +89,16 @@ def read(files: Sequence[str | Path]) -> Reading:
     return reading
 
 
+def reading_of(data: PlacedMapping) -> Reading:
+    """The same of definitions that are in memory already: a document whose mappings know where they were written.
+
+    What breaks the structure is cut out of `data`.
+    """
+    reading = Reading()
+    reading.document = _validated(data, reading)
+    return reading
+
+
 def _merged(parts: list[Document]) -> Document:
     merged: dict[str, Any] = {
         key: tuple(item for part in parts for item in getattr(part, key)) for key in Document.model_fields
