@@ -35,6 +35,7 @@ from engine.errors import InvalidDefinition, near_names
 from engine.validation import OnViolation
 from engine.validation import Validation as Rules
 
+KEY_DTYPES = ["int64", "string"]
 MAX_INTEGER = 2**31 - 1  # of the version columns
 MAX_SCHEDULE = timedelta(days=3650)
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_]{0,62}")
@@ -167,6 +168,8 @@ Scalar = Annotated[
     Any, AfterValidator(_scalar), WithJsonSchema({"oneOf": [{"type": t} for t in ("boolean", "number", "string")]})
 ]
 StatusText = Annotated[str, _one_of(Status.values), WithJsonSchema({"type": "string", "enum": Status.values})]
+TypeText = Annotated[str, _one_of(FeatureType.values), WithJsonSchema({"type": "string", "enum": FeatureType.values})]
+KeyDtypeText = Annotated[str, _one_of(KEY_DTYPES), WithJsonSchema({"type": "string", "enum": KEY_DTYPES})]
 Version = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Moment = Annotated[
     datetime,
@@ -228,7 +231,7 @@ class Documented(Definition):
 
 class JoinKey(Definition):
     name: Column
-    dtype: Annotated[str, _one_of(["int64", "string"])]
+    dtype: KeyDtypeText
 
 
 class Entity(Documented):
@@ -284,7 +287,7 @@ class Validation(Definition):
 class Feature(Documented):
     name: Column
     dtype: DtypeText
-    type: Annotated[str, _one_of(FeatureType.values)] | None = None
+    type: TypeText | None = None
     status: StatusText | None = None
     deprecation_reason: Text | None = None
     replaced_by: FeatureName | None = None
