@@ -181,7 +181,7 @@ Duration = Annotated[
     timedelta | None,
     BeforeValidator(read_duration),
     PlainSerializer(written_duration),
-    WithJsonSchema({"type": "string", "description": f"{DURATION_RULE}."}),
+    WithJsonSchema({"type": "string", "nullable": True, "description": f"{DURATION_RULE}."}),
 ]
 _LIST = Strict(False)  # a YAML list becomes a tuple; what it holds stays strict
 

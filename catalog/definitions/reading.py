@@ -104,7 +104,7 @@ def read_one(model: type[document.Found], data: PlacedMapping) -> document.Found
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_in_words(data, wrong, model) for wrong in error.errors(include_url=False)]
+        problems = _problems(data, error.errors(include_url=False), model)
         raise InvalidDefinition(f"The {model.__name__.lower()} cannot be read.", problems) from error
 
 
@@ -207,7 +207,7 @@ def _validated(data: PlacedMapping, reading: Reading) -> Document:
         except ValidationError as error:
             errors = error.errors(include_url=False)
         if not noted:
-            reading.problems += [_in_words(data, wrong) for wrong in errors]
+            reading.problems += _problems(data, errors, Document)
             noted = True
         _cut([_reached(data, wrong["loc"])[-1] for wrong in errors], reading.half_read)
 
@@ -238,7 +238,14 @@ def _cut(places: list[tuple[Any, Any]], half_read: set[str]) -> None:
         items[:] = [item for index, item in enumerate(items) if index not in indexes]
 
 
-def _in_words(data: PlacedMapping, wrong: ErrorDetails, root: type[BaseModel] = Document) -> Problem:
+def _problems(data: PlacedMapping, errors: list[ErrorDetails], root: type[BaseModel]) -> list[Problem]:
+    """The errors in words, but for lists that are only too short since pydantic counts no item that is wrong itself."""
+    inner = {wrong["loc"][:end] for wrong in errors for end in range(len(wrong["loc"]))}
+    told = [wrong for wrong in errors if wrong["type"] != "too_short" or wrong["loc"] not in inner]
+    return [_in_words(data, wrong, root) for wrong in told]
+
+
+def _in_words(data: PlacedMapping, wrong: ErrorDetails, root: type[BaseModel]) -> Problem:
     """One of pydantic's errors in the words and at the place of the file."""
     steps = _reached(data, wrong["loc"])
     place, key = data.place, ""

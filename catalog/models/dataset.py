@@ -112,7 +112,9 @@ class TrainingDataset(models.Model):
             for name, part in cls._parts()
             if not features.isdisjoint(f"{part['group']}:{feature['name']}" for feature in part["features"])
         }
-        asked = {dataset.name for dataset in cls.objects.filter(manifest=None) if features & dataset.feature_names()}
+        asked = {
+            dataset.name for dataset in cls.objects.filter(manifest__isnull=True) if features & dataset.feature_names()
+        }
         return sorted(made | asked)
 
     @classmethod
