@@ -21,7 +21,7 @@ from catalog.registry.bodies import Deprecation, Reason, read_reason
 from catalog.registry.edits import Transition
 from catalog.registry.filters import filtered, filters_of
 from catalog.registry.kinds import FEATURES, Kind
-from engine.errors import InvalidDefinition, InvalidInput, Problem, near_names
+from engine.errors import InvalidDefinition, InvalidInput, Problem
 
 MAX_BYTES = 1 << 20
 
@@ -120,12 +120,12 @@ class TransitionView(APIView):
 def _replacement(caller: AnyCaller, group: str, name: str) -> Feature:
     """The feature that is to be read instead: `group:name`, or a bare name of the same group."""
     full = name if ":" in name else f"{group}:{name}"
-    readable = seen(caller, FEATURES.rows())
-    found = readable.filter(group__name=full.partition(":")[0], name=full.partition(":")[2]).first()
+    group, _, own = full.partition(":")
+    found: Feature | None = seen(caller, FEATURES.rows()).filter(group__name=group, name=own).first()
     if found is None:
-        near = near_names(full[:200], map(str, readable))
-        problem = Problem("/replaced_by", f"there is no feature named {full[:200]!r}.", near)
-        raise InvalidDefinition("A replacement is a feature.", [problem])
+        detail = f"there is no feature named {full[:200]!r}."
+        near = kinds.near_seen(FEATURES, full, caller)
+        raise InvalidDefinition("A replacement is a feature.", [Problem("/replaced_by", detail, near)])
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from catalog.registry.bodies import changed_document, new_document
 from catalog.registry.impact import impact_of
 from catalog.registry.kinds import Kind
 from catalog.registry.rights import require_each
-from engine.errors import FeaturehubError, IfMatchMissing, StaleEdit
+from engine.errors import FeaturehubError, IfMatchMissing, InvalidDefinition, Problem, StaleEdit
 
 _LONGEST_REASON = 100  # of the history's column
 
@@ -67,7 +67,7 @@ def change(
     Raises NotFound, IfMatchMissing, StaleEdit when it is not in the version `if_match`, NotAllowed, InvalidDefinition.
     """
     with _taken_back(dry_run), alone():
-        row = kinds.find(kind, names, caller, REGISTRY)
+        row = _held(kind, names, caller)
         if if_match is None and not dry_run:
             raise IfMatchMissing(
                 "A change says what it is a change of: If-Match with the ETag that the thing was read with."
@@ -86,7 +86,7 @@ def change_state(
     Raises NotFound, NotAllowed, StaleEdit when `if_match` is given and another version is present, Conflict, StillRead.
     """
     with alone():
-        row = kinds.find(kind, names, caller, REGISTRY)
+        row = _held(kind, names, caller)
         require(caller, REGISTRY, row)
         _require_present(row, if_match)
         _bring(caller, row, asked)
@@ -121,8 +121,27 @@ def _bring(caller: AnyCaller, row: Any, asked: Transition) -> None:
     )
 
 
+def _held(kind: Kind, names: Sequence[str], caller: AnyCaller) -> Any:
+    """The thing as it is and stays until the transaction ends: whoever changes it without applying waits, too."""
+    found = kinds.find(kind, names, caller, REGISTRY)
+    kind.model._default_manager.select_for_update().get(pk=found.pk)
+    return kinds.find(kind, names, caller, REGISTRY)
+
+
 def _apply(caller: AnyCaller, document: Any) -> Plan:
-    return apply_reading(reading_of(document), author=author_of(caller), approve=partial(require_each, caller))
+    try:
+        return apply_reading(reading_of(document), author=author_of(caller), approve=partial(require_each, caller))
+    except InvalidDefinition as error:
+        groups = _reach(caller)
+        if groups is not None:
+            error.problems = tuple(_of_reach(problem, groups) for problem in error.problems)
+        raise
+
+
+def _of_reach(problem: Problem, groups: frozenset[str]) -> Problem:
+    """The problem without near names of features that the caller does not see."""
+    seen = (name for name in problem.did_you_mean if ":" not in name or name.partition(":")[0] in groups)
+    return replace(problem, did_you_mean=tuple(seen))
 
 
 def _reach(caller: AnyCaller) -> frozenset[str] | None:

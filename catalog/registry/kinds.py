@@ -17,6 +17,8 @@ from engine.errors import NotFound, Problem, near_names
 BASE = "/api/v1/registry"
 #: Beyond this a number is no version of a service.
 _VERSION_DIGITS = 9
+#: No name is longer.
+_LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,19 @@ def find(kind: Kind, names: Sequence[str], caller: AnyCaller, action: str = READ
     if row is not None and (allowed(caller, READ, row) or allowed(caller, action, row)):
         return row
     wanted = ":".join(names)
-    known = map(name_of, seen(caller, kind.rows())) if len(wanted) < 200 else ()
-    raise NotFound(f"There is no {kind.noun} named {wanted[:200]!r}.", _near(wanted, known))
+    near = near_seen(kind, wanted, caller)
+    raise NotFound(
+        f"There is no {kind.noun} named {wanted[:_LONGEST]!r}.", [Problem("", "unknown name", near)] if near else []
+    )
 
 
-def _near(wanted: str, known: Any) -> list[Problem]:
-    near = near_names(wanted, known)
-    return [Problem("", "unknown name", near)] if near else []
+def near_seen(kind: Kind, name: str, caller: AnyCaller) -> tuple[str, ...]:
+    """Names of a kind that look like one, of things that the caller may read."""
+    if len(name) > _LONGEST:
+        return ()
+    between = "@" if kind is FEATURE_SERVICES else ":"
+    told = seen(caller, kind.model._default_manager.order_by(*kind.order)).values_list(*kind.order)
+    return near_names(name, [between.join(map(str, values)) for values in told])
 
 
 def named(kind: Kind, names: Sequence[str]) -> Any:

@@ -486,6 +486,18 @@ def test_a_key_for_one_group_changes_it_and_nothing_else(ci: Asking) -> None:
     assert catalog_now() == before
 
 
+def test_names_that_a_caller_does_not_see_are_not_offered(ci: Asking) -> None:
+    limited = holder("read", "registry", groups=["support"])
+    for body in (
+        {"name": "s", "features": ["customer_purchases:total_purchase"]},
+        {"name": "s", "features": ["support:ticket"]},
+    ):
+        offered = [error["did_you_mean"] for error in ci.post("feature-services", body).document["errors"]]
+        assert offered[0], body
+        seen = [error["did_you_mean"] for error in limited.post("feature-services", body).document["errors"]]
+        assert seen == ([["support:tickets"]] if "support:ticket" in body["features"] else [[]])
+
+
 def test_a_key_that_changes_definitions_need_not_read_them(ci: Asking) -> None:
     writer = holder("registry")
     assert writer.ask("GET", TOTAL).status == 403
