@@ -142,32 +142,32 @@ def test_versions_of_a_service_are_told_apart_on_pages(ci: Asking) -> None:
     assert (found, following) == ([1, 2, 10], "")
 
 
+#: What cannot be asked for: the parameter that is wrong, and what is like it.
+REFUSED = {
+    "limt=3": ("limt", ["limit"]),
+    "cursr=": ("cursr", ["cursor"]),
+    "q=a&q=b": ("q", []),
+    "limit=0": ("limit", []),
+    "limit=201": ("limit", []),
+    "limit=%C2%B2": ("limit", []),
+    "cursor=": ("cursor", []),
+    "cursor=nonsense": ("cursor", []),
+    "cursor=W10": ("cursor", []),  # []
+    "cursor=WyJhZnRlciJd": ("cursor", []),  # ["after"]
+    "cursor=WyJhZnRlciIsMSwyLDNd": ("cursor", []),  # ["after",1,2,3]
+    "cursor=%00": ("cursor", []),
+    "cursor=" + "W" * 5000: ("cursor", []),
+    "q=%00": ("q", []),
+}
+TEXTS = ["%", "_", "\\", "'", '"', "'; --", "💜" * 2000, "a" * 10_240, "%" * 10_240, "\ufeff", " "]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("query", "name", "near"),
-    [
-        ("limt=3", "limt", ["limit"]),
-        ("cursr=", "cursr", ["cursor"]),
-        ("q=a&q=b", "q", []),
-        ("limit=0", "limit", []),
-        ("limit=201", "limit", []),
-        ("limit=%C2%B2", "limit", []),
-        ("cursor=", "cursor", []),
-        ("cursor=nonsense", "cursor", []),
-        ("cursor=W10", "cursor", []),
-        ("cursor=WyJhZnRlciJd", "cursor", []),
-        ("cursor=WyJhZnRlciIsMSwyLDNd", "cursor", []),
-        ("cursor=%00", "cursor", []),
-        ("cursor=" + "W" * 5000, "cursor", []),
-        ("q=%00", "q", []),
-    ],
-)
-def test_a_parameter_that_cannot_be_used_is_named(
-    ci: Asking, kind: str, query: str, name: str, near: list[str]
-) -> None:
-    answer = ci.get(f"{kind}?{query}")
-    assert answer.status == 400
-    assert [(error["pointer"], error["did_you_mean"]) for error in answer.document["errors"]] == [(name, near)]
+def test_a_parameter_that_cannot_be_used_is_named(ci: Asking, kind: str) -> None:
+    for query, wrong in REFUSED.items():
+        answer = ci.get(f"{kind}?{query}")
+        told = [(error["pointer"], error["did_you_mean"]) for error in answer.document["errors"]]
+        assert (answer.status, told) == (400, [wrong]), query
 
 
 def test_a_status_that_is_none_is_answered_with_those_that_are(ci: Asking) -> None:
@@ -185,11 +185,9 @@ def test_a_parameter_of_another_kind_is_unknown(ci: Asking) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "text", ["%", "_", "\\", "'", '"', "'; --", "💜" * 2000, "a" * 10_240, "%" * 10_240, "\ufeff", " "]
-)
-def test_any_text_may_be_searched_for(ci: Asking, kind: str, text: str) -> None:
-    assert ci.get(f"{kind}?q={quote(text)}").status == 200
+def test_any_text_may_be_searched_for(ci: Asking, kind: str) -> None:
+    for text in TEXTS:
+        assert ci.get(f"{kind}?q={quote(text)}").status == 200, text[:20]
 
 
 def test_signs_of_a_pattern_are_only_text(ci: Asking, catalog: Any) -> None:
