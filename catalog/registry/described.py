@@ -9,7 +9,7 @@ from django_filters import ChoiceFilter
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, inline_serializer
 from pydantic import BaseModel
 from pydantic.json_schema import model_json_schema
 from rest_framework import serializers
@@ -243,6 +243,16 @@ def _names(kind: Kind) -> list[OpenApiParameter]:
     return [in_path("name", f"The name of the {kind.noun}.")]
 
 
+def _or(kind: Kind, name: str, dry: type[serializers.Serializer[Any]]) -> PolymorphicProxySerializer:
+    """The thing, or for a dry run what would come of it."""
+    answer = _ANSWERS[kind.model]
+    return PolymorphicProxySerializer(
+        component_name=f"{answer.__name__.removesuffix('Serializer')}Or{name}",
+        serializers=[answer, dry],
+        resource_type_field_name=None,
+    )
+
+
 def _if_match(*, required: bool) -> OpenApiParameter:
     return OpenApiParameter(
         "If-Match",
@@ -304,7 +314,7 @@ def a_thing(kind: Kind) -> Describe:
 def a_change(kind: Kind) -> Describe:
     return documented(
         f"registry_change_{_id(kind)}",
-        answers={200: _ANSWERS[kind.model]},
+        answers={200: _or(kind, "Plan", PlanSerializer)},
         problems=[400, 404, 409, 412, 413, 415, 422, 428],
         parameters=[*_names(kind), _if_match(required=False), _DRY_RUN, _ETAG],
         body={"application/json": _partial(_BODIES[kind.model])},
@@ -315,7 +325,7 @@ def a_transition(kind: Kind, verb: str) -> Describe:
     body = Deprecation if verb == "deprecate" and kind is FEATURES else Reason
     return documented(
         f"registry_{verb}_{_id(kind)}",
-        answers={200: _ANSWERS[kind.model]},
+        answers={200: _or(kind, "Impact", ImpactSerializer)},
         problems=[400, 404, 409, 412, 413, 415, 422],
         parameters=[*_names(kind), _if_match(required=False), _DRY_RUN, _ETAG],
         body=body,

@@ -263,6 +263,8 @@ def test_a_change_has_to_say_what_it_is_a_change_of(ci: Asking) -> None:
     assert stale.etag == stale.document["etag"] == done.etag
     assert stale.document["present"] == done.document
     assert ci.patch(TOTAL, {"description": "Other."}, **{"If-Match": f'"x", {done.etag}'}).status == 200
+    present = ci.get(TOTAL).etag
+    assert ci.patch(TOTAL, {"description": "By a proxy."}, **{"If-Match": f"W/{present}"}).status == 200
     assert ci.patch(TOTAL, {"description": "Any."}, **{"If-Match": "*"}).document["description"] == "Any."
 
 
