@@ -253,13 +253,12 @@ def _or(kind: Kind, name: str, dry: type[serializers.Serializer[Any]]) -> Polymo
     )
 
 
-def _if_match(*, required: bool) -> OpenApiParameter:
+def _if_match(when: str = "") -> OpenApiParameter:
     return OpenApiParameter(
         "If-Match",
         OpenApiTypes.STR,
         OpenApiParameter.HEADER,
-        required=required,
-        description="The ETag of the version that this is a change of.",
+        description=f"The ETag of the version that this is a change of{when}.",
     )
 
 
@@ -316,7 +315,7 @@ def a_change(kind: Kind) -> Describe:
         f"registry_change_{_id(kind)}",
         answers={200: _or(kind, "Plan", PlanSerializer)},
         problems=[400, 404, 409, 412, 413, 415, 422, 428],
-        parameters=[*_names(kind), _if_match(required=False), _DRY_RUN, _ETAG],
+        parameters=[*_names(kind), _if_match("; needed unless it is a dry run"), _DRY_RUN, _ETAG],
         body={"application/json": _partial(_BODIES[kind.model])},
     )
 
@@ -327,7 +326,7 @@ def a_transition(kind: Kind, verb: str) -> Describe:
         f"registry_{verb}_{_id(kind)}",
         answers={200: _or(kind, "Impact", ImpactSerializer)},
         problems=[400, 404, 409, 412, 413, 415, 422],
-        parameters=[*_names(kind), _if_match(required=False), _DRY_RUN, _ETAG],
+        parameters=[*_names(kind), _if_match(), _DRY_RUN, _ETAG],
         body=body,
     )
 

@@ -184,6 +184,18 @@ def test_a_parameter_of_another_kind_is_unknown(ci: Asking) -> None:
     assert [error["pointer"] for error in answer.document["errors"]] == ["stats", "entity"]
 
 
+def test_what_is_found_in_two_ways_is_listed_once(ci: Asking, catalog: Any) -> None:
+    from catalog.models import FeatureService
+
+    total = catalog.features.get(name="total_purchases")
+    second = FeatureService.objects.create(name="churn", version=2)
+    for position, feature in enumerate([total, catalog.features.get(name="avg_purchase_value")]):
+        second.chosen.create(feature=feature, position=position)
+    found = ["customer_purchases:avg_purchase_value", "customer_purchases:total_purchases"]
+    assert ci.names("features?service=churn") == found
+    assert ci.names("feature-services?group=customer_purchases") == ["churn", "churn"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_text_may_be_searched_for(ci: Asking, kind: str) -> None:
     for text in TEXTS:
