@@ -37,7 +37,9 @@ def problem_of(error: FeaturehubError, *, instance: str = "") -> dict[str, Any]:
     """The problem document of one of our errors."""
     errors = [{"pointer": p.pointer, "detail": p.detail, "did_you_mean": list(p.did_you_mean)} for p in error.problems]
     problem = _problem(error.status, error.code, error.detail, instance=instance, errors=errors)
-    return problem | ({"etag": error.etag, "present": error.present} if isinstance(error, StaleEdit) else {})
+    if isinstance(error, StaleEdit) and error.etag:
+        return problem | {"etag": error.etag, "present": error.present}
+    return problem
 
 
 def _problem(status: int, code: str, detail: str, *, instance: str, errors: list[Any] | None = None) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _of_drf(error: exceptions.APIException, path: str) -> dict[str, Any]:
 def _headers_of(error: FeaturehubError) -> dict[str, str]:
     if isinstance(error, TooManyRequests):
         return {"Retry-After": str(error.retry_after_seconds)}
-    if isinstance(error, StaleEdit):
+    if isinstance(error, StaleEdit) and error.etag:
         return {"ETag": error.etag}
     return _headers(error.status)
 

@@ -182,12 +182,12 @@ class SchemaMoved(Conflict):
 
 
 class StaleEdit(Conflict):
-    """`etag` and `present`: the version that it would have to be a change of, and what the thing is in it."""
+    """`etag` and `present`: the version that it would have to be a change of, and what the thing is in it; if known."""
 
     code = "stale_edit"
     status = 412
 
-    def __init__(self, detail: str, *, etag: str, present: dict[str, Any]) -> None:
+    def __init__(self, detail: str, *, etag: str = "", present: dict[str, Any] | None = None) -> None:
         self.etag, self.present = etag, present
         super().__init__(detail)
 

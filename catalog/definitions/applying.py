@@ -25,6 +25,8 @@ from catalog.models import CatalogState, Status
 from engine.errors import InvalidDefinition, Problem
 
 REASON = "apply"
+#: Of the history's column.
+LONGEST_REASON = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class Author:
     name: str = ""
     person: User | None = None
     reason: str = REASON
+
+    @property
+    def noted(self) -> str:
+        """The reason as the history keeps it, with the name of who is nobody that the history can point to."""
+        return self.reason if self.person or not self.name else f"{self.reason} by {self.name}"[:LONGEST_REASON]
 
 
 def apply(files: Sequence[str | Path], *, prune: bool = False, by: str = "", local: Collection[str] = ()) -> Plan:
@@ -122,12 +129,12 @@ class _Apply:
         """Save a row with its history; also without a difference of its own, when what belongs to it differs."""
         for name, value in values.items():
             setattr(row, name, value)
-        row._change_reason, row._history_user = self.author.reason, self.author.person
+        row._change_reason, row._history_user = self.author.noted, self.author.person
         row.save()
 
     def _delete(self, rows: orm.QuerySet[Any]) -> None:
         for row in rows:
-            row._change_reason, row._history_user = self.author.reason, self.author.person
+            row._change_reason, row._history_user = self.author.noted, self.author.person
             row.delete()
 
     def _documented(self, row: Any, made: document.Documented, **values: Any) -> None:

@@ -209,7 +209,7 @@ def _document(key: str, definition: PlacedMapping) -> PlacedMapping:
 def _group_mapping(group: FeatureGroup) -> PlacedMapping:
     """A group as it is, none of which stands in the body."""
     made = PlacedMapping(Outside(_BODY))
-    made.update(definition_of(group).written())
+    made.update(definition_of(FEATURE_GROUPS.rows().get(pk=group.pk)).written())
     made["features"] = [_beside(feature) for feature in made["features"]]
     return made
 

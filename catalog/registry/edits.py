@@ -26,7 +26,7 @@ from catalog.registry.kinds import Kind
 from catalog.registry.rights import require_each
 from engine.errors import FeaturehubError, IfMatchMissing, InvalidDefinition, Problem, StaleEdit
 
-_LONGEST_REASON = 100  # of the history's column
+REASON = "registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,9 @@ class Transition:
 def author_of(caller: AnyCaller) -> Author:
     """Whom the history names: a person, or in its reason the key by its public id and name."""
     if isinstance(caller, Caller):
-        name = f"key {caller.key_id} {caller.name}"
-        return Author(name, None, f"registry by {name}"[:_LONGEST_REASON])
+        return Author(f"key {caller.key_id} {caller.name}", None, REASON)
     person = caller if isinstance(caller, User) else None
-    return Author(name_of(caller), person, "registry")
+    return Author(name_of(caller), person, REASON)
 
 
 def create(caller: AnyCaller, kind: Kind, body: dict[str, Any], *, dry_run: bool) -> tuple[Plan, Any]:

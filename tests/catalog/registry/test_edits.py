@@ -450,6 +450,26 @@ def test_the_history_names_the_person_who_made_a_change(ci: Asking) -> None:
         assert row.history_user.username == "ada"
 
 
+def test_a_change_takes_as_many_queries_whatever_else_the_catalog_holds(ci: Asking) -> None:
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    from tests.catalog.registry.test_lists import make_features, make_one_more
+
+    def queries(text: str) -> int:
+        read = ci.get(TOTAL)
+        with CaptureQueriesContext(connection) as captured:
+            assert ci.patch(TOTAL, {"description": text}, **{"If-Match": read.etag}).status == 200
+        return len(captured)
+
+    make_one_more(0)
+    few = queries("Few.")
+    for number in range(1, 6):
+        make_one_more(number)
+    make_features(50)
+    assert queries("Many.") == few
+
+
 def test_a_long_name_of_a_key_fits_into_the_history(ci: Asking) -> None:
     long = holder("read", "registry", name="n" * 100)
     assert long.edit(TOTAL, {"description": "New."}).status == 200
