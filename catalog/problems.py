@@ -45,7 +45,7 @@ def _problem(status: int, code: str, detail: str, *, instance: str, errors: list
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": instance,
+        "instance": without_id(instance),  # a problem may end up in a log of the caller's
         "code": code,
         "errors": errors or [],
     }
