@@ -107,7 +107,7 @@ def parse_id(text: str, keys: Sequence[Field]) -> list[KeyValue]:
 
 def _unescape(match: re.Match[str]) -> str:
     if match[0] not in _ESCAPES:
-        raise InvalidInput("A `~` with what follows it is no escape in an id; `~c` is `,`, `~s` is `/` and `~t` is `~`.")
+        raise InvalidInput("A `~` with what follows is no escape in an id; `~c` is `,`, `~s` is `/` and `~t` is `~`.")
     return _ESCAPES[match[0]]
 
 

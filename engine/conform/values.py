@@ -40,7 +40,7 @@ class NotJson:
     """Stands for text that is not JSON, so that the checks of Python values refuse it by name."""
 
 
-_NOT_JSON = {NotJson: "not JSON"}
+_NOT_JSON: dict[type, str] = {NotJson: "not JSON"}
 #: So many values are read as a column: for fewer, Polars takes longer to begin than Python to end.
 MANY = 32
 _PLAIN_TYPES = {"int64": int, "float64": float, "bool": bool, "string": str}
