@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from weakref import WeakSet
 
+import hiredis
 import redis
 from redis.connection import AbstractConnection
 
@@ -47,8 +48,9 @@ class KeptConnections:
 
 def _asked(connection: AbstractConnection, keys: Sequence[bytes]) -> object:
     try:
-        command = connection.pack_command("MGET", *keys)  # type: ignore[no-untyped-call]
-        connection.send_packed_command(command)  # type: ignore[no-untyped-call]
+        # redis-py's own packing takes twice as long; what hiredis says of the types of its arguments is one text.
+        command = hiredis.pack_command(("MGET", *keys))  # type: ignore[arg-type]
+        connection.send_packed_command([command])  # type: ignore[no-untyped-call]
         return connection.read_response()
     except redis.ResponseError:
         raise  # it was an answer, and the next one is the next command's
