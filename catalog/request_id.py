@@ -25,10 +25,15 @@ def current_request_id() -> str:
     return _current.get()
 
 
+def request_id_of(given: str) -> str:
+    """The id of a request: the one that the caller gave when it is a sensible one."""
+    # An id is no secret; the system's randomness would let another thread go first, at each request.
+    return given if SENSIBLE.fullmatch(given) else f"{getrandbits(128):032x}"
+
+
 def with_request_id(given: str, request: HttpRequest, answer: Callable[[], Answer]) -> tuple[Answer, str]:
     """What `answer` gives while the log knows the request and its id, and the id: `given` when it is a sensible one."""
-    # An id is no secret; the system's randomness would let another thread go first, at each request.
-    request_id = given if SENSIBLE.fullmatch(given) else f"{getrandbits(128):032x}"
+    request_id = request_id_of(given)
     request.META[IN_REQUEST] = request_id  # what Django logs of an answer it logs when this is over
     token, before = _current.set(request_id), current_request.set(request)
     try:
