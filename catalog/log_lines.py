@@ -38,7 +38,12 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         "run": current_run.get(),
         "exception": redacted(traceback_of(error)) if error else "",
     }
-    return {name: value for name, value in found.items() if value not in ("", None)}
+    return {name: _encodable(value) for name, value in found.items() if value not in ("", None)}
+
+
+def _encodable(value: Any) -> Any:
+    """Half a character, as in a name that somebody sent, can be in no line."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _of_request(request: object, record: logging.LogRecord) -> dict[str, Any]:

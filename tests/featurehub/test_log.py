@@ -232,6 +232,11 @@ def test_a_message_cannot_begin_a_line_of_its_own(lines: logging.Formatter) -> N
     assert not [line for line in told.split("\n")[1:] if not line.startswith("  ")]
 
 
+@pytest.mark.parametrize("lines", [JsonLines(), ReadableLines()])
+def test_half_a_character_is_written_too(lines: logging.Formatter) -> None:
+    assert r"\ud83d" in lines.format(record("a name %s", "\ud83d")).replace("\\\\", "\\")
+
+
 def test_a_line_for_people_says_the_same() -> None:
     told = ReadableLines().format(record())
     assert re.fullmatch(r"\S+Z WARNING catalog\.some told", told)
