@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 import re
 
+from django.http import HttpRequest
+
+from catalog.log_context import route_of
+
 MASKED = "***"
 
 #: Where a path names an entity's id; that of a feature's metadata names none.
@@ -25,5 +29,15 @@ class WithoutIds(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("django.") and isinstance(record.args, tuple):
-            record.args = tuple(without_id(each) if isinstance(each, str) else each for each in record.args)
+            record.args = tuple(_without_id(each, record) for each in record.args)
         return True
+
+
+def _without_id(told: object, record: logging.LogRecord) -> object:
+    """A request's own path as its route's pattern: one that is misspelt may have an id anywhere."""
+    if not isinstance(told, str):
+        return told
+    request = getattr(record, "request", None)
+    if isinstance(request, HttpRequest) and told == request.path:
+        return route_of(request)
+    return without_id(told)

@@ -24,6 +24,7 @@ from catalog.access import READ
 from catalog.health import what_is_damaged, what_is_down
 from catalog.models import CatalogState, Refusal, Run
 from catalog.openapi import documented
+from catalog.request_log import log_request
 
 FOLDER = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(Path(settings.FEATUREHUB_HOME) / "metrics")))
 FOLDER.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,7 @@ def metrics_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> C
         observe(
             match.view_name if match and match.view_name else "none", _method(request), response.status_code, seconds
         )
+        log_request(request, response.status_code, seconds)
         response["Server-Timing"] = server_timing(seconds)
         return response
 

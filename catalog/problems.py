@@ -16,6 +16,7 @@ from catalog import refusals
 from catalog.logged_paths import without_id
 from catalog.models import Reason
 from catalog.request_id import current_request_id
+from catalog.tracebacks import said
 from engine.errors import (
     FeaturehubError,
     InvalidInput,
@@ -49,7 +50,7 @@ def _problem(status: int, code: str, detail: str, *, instance: str, errors: list
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": instance,
+        "instance": without_id(instance),  # a problem may end up in a log of the caller's
         "code": code,
         "errors": errors or [],
     }
@@ -97,7 +98,7 @@ def _of_database(error: BaseException | None) -> FeaturehubError | None:
         log.error("request %s: the database does not answer: %s", current_request_id(), error)
         return Unavailable(_why_unavailable(str(error)))
     if isinstance(error, DataError):  # PostgreSQL holds no NUL and no text beyond its column's length
-        log.error("request %s: the database does not take a value: %s", current_request_id(), error)
+        log.error("request %s: the database does not take a value: %s", current_request_id(), said(error))
         return InvalidInput("The request has a value that the database cannot hold, such as a text with U+0000.")
     return None
 

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, Protocol, Self
 from uuid import UUID
@@ -29,6 +29,7 @@ from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now
 
 from catalog import access, stores
+from catalog.log_context import at_run
 from catalog.models.run import HINT_AFTER, Run, RunKind, RunState, storable
 from engine.errors import Conflict, FeaturehubError, LeaseLost, NotAllowed, Unavailable
 
@@ -235,14 +236,17 @@ class Lease:
     def __init__(self, run: Run) -> None:
         self.run, self.token = run, run.token
         self._ended = threading.Event()
+        self._logged = ExitStack()
         self._stepped = time.monotonic()
 
     def __enter__(self) -> Self:
         self._heart = threading.Thread(target=self._beat_until_ended, name=f"lease-{self.run.pk}", daemon=True)
         self._heart.start()
+        self._logged.enter_context(at_run(str(self.run.pk)))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._logged.close()
         self._ended.set()
         self._heart.join()
 

@@ -15,6 +15,7 @@ from typing import cast
 import polars as pl
 
 from engine.errors import InvalidInput
+from engine.kinds import kind_of
 from engine.schema import Field
 
 KeyValue = int | str
@@ -100,13 +101,13 @@ def parse_id(text: str, keys: Sequence[Field]) -> list[KeyValue]:
     parts = text.split(",")
     if len(parts) != len(keys):
         wanted = ",".join(f"<{key.name}>" for key in keys)
-        raise InvalidInput(f"The id {text!r} has {len(parts)} parts; this entity's id is {wanted} (`~c` is a comma).")
+        raise InvalidInput(f"The id has {len(parts)} parts; this entity's id is {wanted} (`~c` is a comma).")
     return [_from_text(_ESCAPE.sub(_unescape, part), key) for part, key in zip(parts, keys, strict=True)]
 
 
 def _unescape(match: re.Match[str]) -> str:
     if match[0] not in _ESCAPES:
-        raise InvalidInput(f"{match[0]!r} is no escape in an id; `~c` is `,`, `~s` is `/` and `~t` is `~`.")
+        raise InvalidInput("A `~` with what follows is no escape in an id; `~c` is `,`, `~s` is `/` and `~t` is `~`.")
     return _ESCAPES[match[0]]
 
 
@@ -123,7 +124,7 @@ def _from_text(text: str, key: Field) -> KeyValue:
     if key.dtype.kind == "string":
         return check_key(text, key)
     if not _CANONICAL_INT.fullmatch(text):
-        raise InvalidInput(f"{key.name} is an int64 and written as one (7, not 007 or +7); got {text!r}.")
+        raise InvalidInput(f"{key.name} is an int64 and written as one (7, not 007 or +7).")
     return check_key(int(text), key)
 
 
@@ -138,5 +139,5 @@ def check_key(value: object, key: Field, *, pointer: str = "") -> KeyValue:
     if key.dtype.kind == "int64" and isinstance(value, int) and not isinstance(value, bool):
         if -(1 << 63) <= value < 1 << 63:
             return value
-        raise InvalidInput(f"{pointer or key.name}: {value} does not fit into an int64.")
-    raise InvalidInput(f"{pointer or key.name}: {key.name} is a {key.dtype}; got {value!r}.")
+        raise InvalidInput(f"{pointer or key.name}: the key does not fit into an int64.")
+    raise InvalidInput(f"{pointer or key.name}: {key.name} is a {key.dtype}; got {kind_of(value)}.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,17 @@ def _text_of(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {problem}"[:MAX_DETAIL]
 
 
+def _said(problem: BaseException, function: Function) -> str:
+    """What a function did instead of returning a value, and on which line of it. Not the exception's own text, which
+    may quote a value of the row: what is said here is kept with the run, logged and answered."""
+    if isinstance(problem, _Misfit):
+        return str(problem)
+    file = getattr(getattr(function, "__code__", None), "co_filename", "")
+    frames = reversed(traceback.extract_tb(problem.__traceback__))
+    line = next((frame.lineno for frame in frames if frame.filename == file), None)
+    return f"raised {type(problem).__name__}" + (f" on line {line} of {Path(file).name}" if line else "")
+
+
 # Once for each row.
 
 
@@ -74,7 +87,7 @@ def _by_row(call: Call, arguments: pl.DataFrame, skipped: pl.Series | None) -> t
             if not skips[position]:
                 values[position] = _kept(call.function(row), call.dtype)
         except Exception as problem:  # the function is the user's: whatever it raises is this row's violation
-            detail = f"{call.told} raised {_text_of(problem)}"[:MAX_DETAIL]
+            detail = f"{call.told} {_said(problem, call.function)}"[:MAX_DETAIL]
             known = detail in failed or len(failed) < MAX_DETAILS
             failed.setdefault(detail if known else "the function raised, with yet another text", []).append(position)
     rows = {detail: pl.Series(positions, dtype=pl.UInt32) for detail, positions in failed.items()}
@@ -94,7 +107,7 @@ def _kept(value: Any, dtype: Dtype) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if not _fits(value, dtype.kind):
-        raise _Misfit(f"it returned {type(value).__name__} {str(value)[:60]!r}, which is no {dtype}")
+        raise _Misfit(f"returned {type(value).__name__}, which is no {dtype}")
     if dtype.kind == "timestamp":
         return value.astimezone(UTC)
     return float(value) if dtype.kind == "float64" else value
@@ -102,19 +115,19 @@ def _kept(value: Any, dtype: Dtype) -> Any:
 
 def _kept_list(value: Any, dtype: Dtype) -> list[Any]:
     if not isinstance(value, list | tuple | np.ndarray):
-        raise _Misfit(f"it returned {type(value).__name__}, which is no {dtype}")
+        raise _Misfit(f"returned {type(value).__name__}, which is no {dtype}")
     items = [_kept(one, Dtype.parse(dtype.item or "float64")) for one in value]
     if dtype.kind == "embedding":
         items = [_float32(one) for one in items]
     if None in items or (dtype.kind == "embedding" and len(items) != dtype.dim):
-        raise _Misfit(f"it returned {len(items)} items, {items.count(None)} of them None, which is no {dtype}")
+        raise _Misfit(f"returned {len(items)} items, {items.count(None)} of them None, which is no {dtype}")
     return items
 
 
 def _float32(value: float | None) -> float | None:
     """An embedding's item, rounded to the float32 it is stored as."""
     if value is not None and not np.isfinite(narrow := np.float32(value)):
-        raise _Misfit(f"it returned {value!r}, which is beyond float32")
+        raise _Misfit("returned a number beyond float32")
     return None if value is None else float(narrow)
 
 
@@ -139,7 +152,7 @@ def _at_once(call: Call, arguments: pl.DataFrame, skipped: pl.Series | None) -> 
     try:
         result = call.function(arguments)
     except (Exception, pl.exceptions.PanicException) as problem:
-        raise InvalidInput(f"function {call.told} failed for a batch: {_text_of(problem)}") from problem
+        raise InvalidInput(f"function {call.told} failed for a batch: it {_said(problem, call.function)}.") from problem
     if not isinstance(result, pl.Series) or len(result) != arguments.height:
         what = f"a Series of {len(result)}" if isinstance(result, pl.Series) else type(result).__name__
         raise InvalidInput(f"function {call.told} returned {what}, not a Series of {arguments.height} rows")

@@ -27,13 +27,10 @@ import psutil
 from django.core.exceptions import ImproperlyConfigured
 from honcho.manager import Manager
 
-from featurehub import private_redis
+from featurehub import private_redis, web_limits
 from featurehub.environment import PROJECT, Environment, is_loopback, read_environment
 
 DEMO_VECTOR = "/features/customer/00002"  # a customer of the demo data
-WEB_THREADS = 4
-# Requests a web process takes before it leaves further ones waiting in the kernel.
-WEB_REQUESTS_AT_ONCE = 64
 # Below the 5 seconds after which honcho kills a process group: web's children have to be gone by then.
 WEB_SECONDS_TO_STOP = 3
 SECONDS_BETWEEN_LOOKS_AT_REDIS = 1.0
@@ -194,8 +191,8 @@ def commands(environment: Environment) -> dict[str, list[str]]:
         "--host": environment.host.strip("[]"),
         "--port": str(environment.port),
         "--workers": str(environment.web_workers),
-        "--blocking-threads": str(WEB_THREADS),
-        "--backpressure": str(WEB_REQUESTS_AT_ONCE),
+        "--blocking-threads": str(web_limits.THREADS),
+        "--backpressure": str(web_limits.CONNECTIONS),
         "--workers-kill-timeout": str(WEB_SECONDS_TO_STOP),
     }
     options = [word for option in web.items() for word in option]

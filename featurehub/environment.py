@@ -342,6 +342,16 @@ class Environment:
         "The least severe messages that are logged.",
         default="INFO",
     )
+    log_format: str = _setting(
+        "FEATUREHUB_LOG_FORMAT",
+        _text("json or text", "json|text"),
+        "How a line of the log is written: as a JSON object, or for people.",
+        default="json",
+        embedded="text",
+    )
+    logs_requests: bool = _setting(
+        "FEATUREHUB_LOG_REQUESTS", _BOOLEAN, "A line in the log for each answered request.", default=False
+    )
     max_clock_skew_seconds: int = _setting(
         "FEATUREHUB_MAX_CLOCK_SKEW_SECONDS",
         _whole_number(0, 86_400),

@@ -286,19 +286,24 @@ if ENVIRONMENT.trusts_forwarded_proto:
 # What other hosts under the same domain do is not the hub's to promise.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
-# --- logging: one line a message, on stderr
+# --- logging: one line a message, on stderr (docs/monitoring.md)
+
+FEATUREHUB_LOG_REQUESTS = ENVIRONMENT.logs_requests
+_LINES = {"json": "catalog.log_lines.JsonLines", "text": "catalog.log_lines.ReadableLines"}
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "formatters": {"line": {"()": _LINES[ENVIRONMENT.log_format]}},
     # Ids stand in paths, and Django logs the paths of refused requests.
     "filters": {"ids": {"()": "catalog.logged_paths.WithoutIds"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["ids"]}},
+    "handlers": {"stderr": {"class": "catalog.log_lines.StderrLines", "formatter": "line", "filters": ["ids"]}},
     "root": {"handlers": ["stderr"], "level": ENVIRONMENT.log_level},
     # Django gives its own logger a handler and keeps it from the root's; here each message goes one way.
     "loggers": {
         "django": {"handlers": [], "level": ENVIRONMENT.log_level, "propagate": True},
+        # The server's own lines, once it has loaded the application; without this they are the server's in form, too.
+        "_granian": {"handlers": [], "propagate": True},
         "py4j": {"level": "WARNING"},  # Spark's wire to Java tells of each connection that it closes
     },
 }

@@ -11,7 +11,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "featurehub.settings")
 django_application = get_wsgi_application()
 
 from catalog import background  # noqa: E402  it needs Django set up
+from featurehub.admission import Admission, refuse  # noqa: E402  the same
 from serving.hot_path import HotPath  # noqa: E402  the same
 
-application = HotPath(django_application)
+application = Admission(HotPath(django_application), refuse)
 background.start()

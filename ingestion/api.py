@@ -177,7 +177,7 @@ def one_row(body: dict[str, Any], keys: dict[str, object], event_timestamp: str)
         row[event_timestamp] = row.pop("timestamp")
     for name, value in keys.items():
         if row.setdefault(name, value) != value:
-            raise Conflict(f"The row says {name} is {row[name]!r}, the address says {value!r}.")
+            raise Conflict(f"The row has another {name} than the address.")
     return row
 
 

@@ -40,7 +40,7 @@ class Repeatable:
             return None
         if found.request_sha256 != self.request_sha256:
             raise IdempotencyKeyReused(
-                f"The Idempotency-Key {self.key!r} was used for another request to {group.name}; use a new one."
+                f"This Idempotency-Key was used for another request to {group.name}; use a new one."
             )
         return found
 

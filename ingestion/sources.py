@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv
 
+from engine.arrow_errors import without_values
 from engine.errors import InvalidSource
 from engine.parquet import open_parquet
 
@@ -25,7 +25,6 @@ ROWS_PER_BATCH = 131_072
 CSV_BLOCK_BYTES = 8 << 20
 _CSV_ENDINGS = (".csv", ".csv.gz")
 #: Where Arrow quotes a row that has too few or too many fields.
-_QUOTED_ROW = re.compile(r"(Expected \d+ columns, got \d+): .*", re.DOTALL)
 Progress = Callable[[int], None]
 _ENDINGS = (*_CSV_ENDINGS, ".parquet")
 
@@ -106,16 +105,7 @@ class _read_errors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)):
-            raise InvalidSource(f"{self.content.path} cannot be read: {_without_row(str(error))}") from error
-
-
-def _without_row(said: str) -> str:
-    """What Arrow says of a CSV without the row that it quotes: the text is kept with the run, and rows are of people.
-
-    >>> _without_row("CSV parse error: Expected 3 columns, got 2: C1,2024-11-01")
-    'CSV parse error: Expected 3 columns, got 2'
-    """
-    return _QUOTED_ROW.sub(r"\1", said)
+            raise InvalidSource(f"{self.content.path} cannot be read: {without_values(str(error))}") from error
 
 
 def _csv_stream(content: Content) -> pa.NativeFile:

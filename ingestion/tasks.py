@@ -11,6 +11,7 @@ from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
 from catalog import runs, usage
+from catalog.log_context import at_run
 from catalog.models import FeatureGroup, Run, TrainingDataset
 from engine.errors import FeaturehubError, Unavailable
 from ingestion import damage, drain, idempotency, ingest, materialize, upkeep
@@ -44,7 +45,8 @@ def ingest_scheduled(group: str) -> None:
 def _ingest_when_due(group: str) -> None:
     run = claim_tick(find_group(group))
     if run is not None:
-        ingest.execute(run)
+        with at_run(str(run.pk)):
+            _logged(f"ingesting {group}", lambda: ingest.execute(run))
 
 
 @shared_task(name="ingestion.tasks.catch_up")

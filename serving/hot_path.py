@@ -30,6 +30,7 @@ from catalog.access import ApiKeyAuthentication, HasScope
 from catalog.metrics import observe, server_timing
 from catalog.problems import exception_handler
 from catalog.request_id import with_request_id
+from catalog.request_log import log_request
 from serving.urls import urlpatterns
 
 Environ = dict[str, Any]
@@ -74,9 +75,10 @@ class HotPath:
             return self._django(environ, start_response)
         # A key that is not known yet and a changed catalog are looked up in the database.
         self._thread.database.close_if_unusable_or_obsolete()
-        response, request_id = with_request_id(environ.get("HTTP_X_REQUEST_ID", ""), partial(_call, request))
+        response, request_id = with_request_id(environ.get("HTTP_X_REQUEST_ID", ""), request, partial(_call, request))
         body, status, seconds = response.content, response.status_code, perf_counter() - began
         observe(request.route, environ["REQUEST_METHOD"], status, seconds)
+        log_request(request, status, seconds)
         own = [
             ("X-Request-ID", request_id),
             ("Server-Timing", server_timing(seconds)),
@@ -108,6 +110,7 @@ class _HotRequest(WSGIRequest):
 
     user: Any
     route: str
+    pattern: Any
     view: APIView
     arguments: dict[str, Any]
     accepted_renderer: BaseRenderer
@@ -126,7 +129,7 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
     renderer = _renderer(view, environ.get("HTTP_ACCEPT", "*/*"))
     if match is None or renderer is None or not _has_allowed_host(request):
         return None
-    request.route, request.view, request.arguments = str(route.name), view, match[2]
+    request.route, request.pattern, request.view, request.arguments = str(route.name), route.pattern, view, match[2]
     request.accepted_renderer = renderer
     return request
 

@@ -46,7 +46,7 @@ def read_entity(
     plans = for_caller(caller, make_plan) if caller else make_plan
     found = vectors.read(plans, partial(key_columns, id), request=sent)
     if found.plan.features and set(found.statuses[0]) == {NOT_FOUND}:
-        raise EntityNotFound(f"There is no row of {entity} {id!r} in the asked groups.")
+        raise EntityNotFound(f"There is no row of this {entity} in the asked groups.")
     return found, asked or labels_of(found.plan.features)
 
 

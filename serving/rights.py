@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from catalog.access import READ, READ_PII, AnyCaller, allowed, name_of, refused, require
-from catalog.models import Feature, Reason
+from catalog.models import PII, Feature, JoinKey, Reason
 from catalog.snapshot import Catalog
 from engine.errors import Problem
 from serving.plan import Plan
@@ -31,12 +31,15 @@ def require_plan(caller: AnyCaller, plan: Plan) -> None:
 
 
 def require_personal(caller: AnyCaller, names: frozenset[str]) -> None:
-    """The same for the values of features by `group:name`, asked of the database."""
+    """The same for rows that the caller did not send the ids of, with the values of features by `group:name`: asked of
+    the database, and about the join keys, too."""
     groups = {name.partition(":")[0] for name in names}
     known = Feature.objects.filter(group__name__in=groups)
-    tagged = map(str, known.filter(pk__in=known.personal()).select_related("group"))
-    if personal := sorted(names.intersection(tagged)):
-        _require_pii(caller, personal)
+    tagged = set(map(str, known.filter(pk__in=known.personal()).select_related("group")))
+    keys = JoinKey.objects.filter(entity__tags__name=PII, entity__groups__name__in=groups)
+    personal = names & tagged | {f"{group}:{key}" for group, key in keys.values_list("entity__groups__name", "name")}
+    if personal:
+        _require_pii(caller, sorted(personal))
 
 
 def _require_pii(caller: AnyCaller, personal: Sequence[str]) -> None:

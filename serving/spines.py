@@ -19,6 +19,7 @@ from pyarrow import csv
 
 from catalog import stores
 from catalog.snapshot import Catalog
+from engine.arrow_errors import without_values
 from engine.conform import conform_column
 from engine.conform.columns import Target
 from engine.conform.values import typed_values
@@ -42,7 +43,7 @@ def columns_of(spine: pa.Table | Path) -> list[str]:
             with csv.open_csv(spine) as reader:
                 return list(reader.schema.names)
     except (pa.ArrowException, OSError) as error:
-        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
+        raise InvalidSpine(f"The spine {spine} cannot be read: {without_values(str(error))}") from error
     raise InvalidSpine(f"The spine {spine} is neither a .parquet nor a .csv file.")
 
 
@@ -58,7 +59,7 @@ def opened(
     try:
         table = csv.read_csv(spine, convert_options=csv.ConvertOptions(column_types=types))
     except (pa.ArrowException, OSError) as error:
-        raise InvalidSpine(f"The spine {spine} cannot be read: {error}") from error
+        raise InvalidSpine(f"The spine {spine} cannot be read: {without_values(str(error))}") from error
     for field in request_inputs:
         place = table.schema.get_field_index(field.name)
         if place >= 0 and types[field.name] == pa.string() and field.name != event_timestamp:
@@ -87,14 +88,12 @@ def _instants(texts: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
     """RFC 3339 texts as instants; raises InvalidSpine naming the first naive time, or a text that is no time."""
     naive = pc.index(pc.match_substring_regex(texts, _OFFSET), False).as_py()
     if naive >= 0:
-        detail = (
-            f"row {naive}: {texts[naive].as_py()!r} has no offset; write the instant, such as 2026-11-01T10:00:00Z."
-        )
+        detail = f"row {naive}: the time has no offset; write the instant, such as 2026-11-01T10:00:00Z."
         raise InvalidSpine(_REFUSED, [Problem(f"/spine/{column}", detail)])
     try:
         return pc.utf8_upper(texts).cast(TIMESTAMP_ARROW)
     except pa.ArrowInvalid as error:
-        raise InvalidSpine(_REFUSED, [Problem(f"/spine/{column}", str(error))]) from error
+        raise InvalidSpine(_REFUSED, [Problem(f"/spine/{column}", "a text is no such time.")]) from error
 
 
 def of_rows(
@@ -127,8 +126,8 @@ def of_rows(
         else:
             try:
                 columns[name] = pa.array(values)
-            except (pa.ArrowException, TypeError, OverflowError) as error:
-                problems.append(Problem(f"/spine/{name}", f"its values are not of one type: {error}"))
+            except (pa.ArrowException, TypeError, OverflowError):
+                problems.append(Problem(f"/spine/{name}", "its values are not of one type."))
     if problems:
         raise InvalidSpine(_REFUSED, problems)
     return pa.table(columns)

@@ -51,7 +51,16 @@ class EntityAdmin(GuardedRemoval, RecordedAdmin):
     list_filter = [OwnerFilter, ["tags", AutocompleteSelectFilter]]
     search_fields = ["name", "description", "tags__name", "owner__name"]
     autocomplete_fields = ["owner", "tags"]
-    fields = ["name", "description", "owner", "tags"]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": ["name", "description", "owner", "tags"],
+                "description": "The tag `pii` says that the join keys are about persons: where others than those that "
+                "somebody sent would be shown, it takes the right to read personal values.",
+            },
+        )
+    ]
     inlines = [JoinKeyInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entity]:

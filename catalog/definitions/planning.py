@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from catalog.actions import READ_PII
 from catalog.definitions import checking
-from catalog.definitions.document import STATUS_KEYS, Definition, Feature, FeatureGroup, FeatureService
+from catalog.definitions.document import STATUS_KEYS, Definition, Entity, Feature, FeatureGroup, FeatureService
 from catalog.definitions.exporting import written_yaml
 from catalog.definitions.reading import Reading, read
 from catalog.definitions.world import World
-from catalog.models import Status
+from catalog.models import PII, Status
 from catalog.models.service import list_changes
 from engine.errors import InvalidDefinition
 
@@ -134,6 +135,9 @@ def _shown(value: Any) -> str:
 def _effects(world: World, name: str, old: Definition | None, new: Definition, keys: set[str]) -> Iterator[str]:
     if isinstance(new, FeatureGroup) and isinstance(old, FeatureGroup) and old.version != new.version:
         yield f"version {old.version} -> {new.version}: serves nothing until it is ingested"
+    if PII in getattr(new, "tags", ()) and PII not in getattr(old, "tags", ()):
+        what = "its join keys are" if isinstance(new, Entity) else "its values are"
+        yield f"tagged {PII}: {what} shown to who has {READ_PII}"
     if isinstance(new, FeatureService) and old is None:
         yield from _effects_of_version(world, new)
     if isinstance(new, FeatureService) and (needed := world.needed_from_request(new)):

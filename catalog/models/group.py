@@ -71,8 +71,9 @@ class FeatureGroup(Documented):
         return self.name
 
     def holds_personal(self) -> bool:
-        """Whether some of its rows' values are about persons: it bears the tag `pii`, or one of its features does."""
-        is_tagged = Q(tags__name=PII) | Q(features__tags__name=PII)
+        """Whether some of its rows' values are about persons, as the tag `pii` says: of the group about its inputs and
+        features, of a feature about that one, of its entity about the join keys."""
+        is_tagged = Q(tags__name=PII) | Q(features__tags__name=PII) | Q(entity__tags__name=PII)
         return FeatureGroup.objects.filter(is_tagged, pk=self.pk).exists()
 
     def clean(self) -> None:

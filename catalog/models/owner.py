@@ -32,7 +32,8 @@ class Owner(models.Model):
         return self.name
 
 
-#: The tag of what is about persons: values of a feature that bears it, or whose group does, need `pii:read`.
+#: The tag of what is about persons: values of a feature that bears it, or whose group does, need `pii:read`, and so do
+#: the join keys of an entity that bears it wherever others than those that the caller sent would be shown.
 PII = "pii"
 
 

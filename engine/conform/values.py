@@ -31,6 +31,7 @@ from engine.conform.columns import (
     wrong_length,
 )
 from engine.errors import InvalidRows, Problem
+from engine.kinds import kind_of
 from engine.schema import Dtype, GroupSchema
 from engine.violations import Violation
 
@@ -39,17 +40,7 @@ class NotJson:
     """Stands for text that is not JSON, so that the checks of Python values refuse it by name."""
 
 
-_NAMES: dict[type, str] = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a float",
-    str: "a string",
-    list: "a list",
-    dict: "an object",
-    datetime: "a datetime",
-    NoneType: "null",
-    NotJson: "not JSON",
-}
+_NOT_JSON: dict[type, str] = {NotJson: "not JSON"}
 #: So many values are read as a column: for fewer, Polars takes longer to begin than Python to end.
 MANY = 32
 _PLAIN_TYPES = {"int64": int, "float64": float, "bool": bool, "string": str}
@@ -169,7 +160,7 @@ class _Refused(Exception):
 
 
 def _not(value: object, dtype: Dtype | str) -> _Refused:
-    return _Refused(f"is {_NAMES.get(type(value), f'a {type(value).__name__}')}; {takes(dtype)}")
+    return _Refused(f"is {_NOT_JSON.get(type(value)) or kind_of(value)}; {takes(dtype)}")
 
 
 def _checked(values: Sequence[object], target: Target) -> Column:

@@ -215,6 +215,23 @@ def test_an_absent_key_is_its_default_but_an_absent_status_is_the_catalogs(appli
     assert (value.status, str(value.replaced_by)) == ("deprecated", "customer_purchases:total_purchases")
 
 
+def test_an_entity_whose_keys_are_about_persons_says_so_in_plan_catalog_and_export(
+    applied: str, shop: WriteFile
+) -> None:
+    keys = "    join_keys: [{name: customer_id, dtype: string}]\n"
+    file = shop((keys, f"{keys}    tags: [pii]\n"))
+    (change,) = definitions.plan([file]).changes
+    assert (change.kind, change.name) == ("entity", "customer")
+    assert [str(field) for field in change.fields] == ["tags: (default) -> [pii]"]
+    assert change.effects == ("tagged pii: its join keys are shown to who has pii:read",)
+    definitions.apply([file])
+    assert FeatureGroup.objects.get().holds_personal()
+    assert definitions.plan([file]).changes == ()
+    assert "tags: [pii]" in definitions.export()
+    definitions.apply([shop()])
+    assert not FeatureGroup.objects.get().holds_personal()
+
+
 def test_features_take_the_order_of_the_file(applied: str, shop: WriteFile) -> None:
     """Old a, b, c; new c', a, b, c with c' before the rest."""
     new = "    features:\n      - {name: days_since, dtype: int64}\n"

@@ -36,6 +36,13 @@ def test_a_refused_request_is_logged_without_its_id(caplog: pytest.LogCaptureFix
     assert caplog.text.count("***") == 6  # Django tells of each, and so does the count of refusals
 
 
+def test_an_address_that_there_is_not_may_have_an_id_anywhere(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(WithoutIds())
+    with caplog.at_level(logging.WARNING, "django.request"):
+        client.get("/feature/patient/Zoe-1970")
+    assert [record.getMessage() for record in caplog.records] == ["Not Found: none"]
+
+
 def test_the_hubs_log_masks_them() -> None:
     from django.conf import settings
 

@@ -220,7 +220,7 @@ def test_an_exception_on_one_row_is_a_violation_of_that_row(modules: types.Modul
     assert frame["f"].to_list() == [5.0, None, 2.0, None]
     assert frame["g"].to_list() == [5.0, None, 2.0, None]
     assert [(v.column, v.rows.to_list()) for v in violations] == [("f", [1]), ("f", [3])]
-    assert "ZeroDivisionError: float division by zero" in violations[0].detail
+    assert "raised ZeroDivisionError on line " in violations[0].detail  # its text may quote a value
     assert all(len(v.detail) <= 200 for v in violations)
 
 

@@ -143,7 +143,8 @@ OURS = sorted(
     path
     for folder in ("engine", "catalog", "ingestion", "serving", "featurehub", "tests", "benchmarks", "examples")
     for path in (PROJECT / folder).rglob("*.py")
-    if path != Path(__file__)  # which makes one, to see it refused
+    if path
+    not in (Path(__file__), Path(__file__).with_name("test_hostile_input.py"))  # which make some, to see them refused
 )
 
 

@@ -33,6 +33,11 @@ class Web:
     process: subprocess.Popen[str]
     port: int
     key: str
+    output: IO[str]
+
+    def log(self) -> str:
+        """What the server has written so far."""
+        return written(self.output)
 
     def post(self, body: Any, *, key: str = "", path: str = ROWS, **headers: str) -> tuple[int, Any]:
         """Send a body (an iterable goes in chunks); the status and the document of the answer."""
@@ -78,19 +83,19 @@ def running_webs() -> Iterator[Start]:
     _, key = access.create_key(name="writer", scopes=["read", "write"])
     at_end = ExitStack()
 
-    def start(*, threads: int = 2, **extra: str) -> Web:
+    def start(*, threads: int = 2, application: str = "featurehub.wsgi:application", **extra: str) -> Web:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
         options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
         options += ["--blocking-threads", str(threads)]
-        command = [sys.executable, "-m", "granian", *options, "featurehub.wsgi:application"]
+        command = [sys.executable, "-m", "granian", *options, application]
         env = environment() | extra
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed below; a pipe would fill up and block the server
         at_end.push(log)
         process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=log, stderr=subprocess.STDOUT, text=True)
         at_end.callback(end, process)
         wait_for(process, port, log)
-        return Web(process, port, key)
+        return Web(process, port, key, log)
 
     with at_end:
         yield start
@@ -99,12 +104,16 @@ def running_webs() -> Iterator[Start]:
 def wait_for(process: subprocess.Popen[str], port: int, log: IO[str]) -> None:
     """Until the server takes connections; what comes then it holds until the application is there."""
     for _ in range(1_200):
-        log.seek(0)
-        assert process.poll() is None, log.read()
+        assert process.poll() is None, written(log)
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.05)
     raise AssertionError("the web server does not listen")
+
+
+def written(log: IO[str]) -> str:
+    """All that is in the file; its place is shared with the process that writes to it, and stays where it is."""
+    return os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0).decode()
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -204,5 +204,5 @@ class Stack:
 
 def _granian(port: int) -> list[str]:
     options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
-    options += ["--workers", "2", "--blocking-threads", "4", "--backpressure", "64", "--respawn-failed-workers"]
+    options += ["--workers", "2", "--blocking-threads", "36", "--backpressure", "512", "--respawn-failed-workers"]
     return [sys.executable, "-m", "granian", *options, "featurehub.wsgi:application"]

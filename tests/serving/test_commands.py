@@ -57,7 +57,7 @@ def test_json_is_the_flat_object_of_the_http_answer(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["customer", "nobody"], "entity_not_found", "'nobody'"),
+        (["customer", "nobody"], "entity_not_found", "no row of this customer"),
         (["custmer", "C1"], "not_found", "customer"),
         (["customer", "C1", "--features", "totl"], "unknown_name", "Did you mean total"),
         (["customer", "C1", "--service", "chrn"], "unknown_name", "churn"),

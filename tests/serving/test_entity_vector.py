@@ -172,7 +172,7 @@ def test_letters_that_only_look_alike_are_different_ids(hub: Hub) -> None:
         (f"/features/customer/{'x' * 513}", "512 bytes"),
         (f"/features/customer/{quote('é' * 257)}", "512 bytes"),
         ("/features/product/007", "not 007"),
-        ("/features/product/1.0", "1.0"),
+        ("/features/product/1.0", "int64"),
         ("/features/product/%D9%A7", "int64"),  # an Arabic seven
         ("/features/product/9223372036854775808", "does not fit"),
         ("/features/shop/FR", "<country>,<shop_number>"),

@@ -216,12 +216,12 @@ def test_times_of_a_csv_are_instants_whatever_their_offset(hub: Hub, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("2024-11-01T10:00:00", "row 1: '2024-11-01T10:00:00' has no offset"),
-        ("2024-11-01", "row 1: '2024-11-01' has no offset"),
-        ("", "row 1: '' has no offset"),
-        ("soon", "row 1: 'soon' has no offset"),
-        ("2024-02-30T00:00:00Z", "2024-02-30T00:00:00Z"),
-        ("2024-11-01T10:00:00.1234567Z", "1234567"),
+        ("2024-11-01T10:00:00", "row 1: the time has no offset"),
+        ("2024-11-01", "row 1: the time has no offset"),
+        ("", "row 1: the time has no offset"),
+        ("soon", "row 1: the time has no offset"),
+        ("2024-02-30T00:00:00Z", "no such time"),
+        ("2024-11-01T10:00:00.1234567Z", "no such time"),
     ],
 )
 def test_a_naive_time_of_a_csv_is_refused_by_name_and_row(hub: Hub, tmp_path: Path, text: str, told: str) -> None:
