@@ -1,0 +1,425 @@
+"""Rows on a Redis Cluster: each entity on the node that holds its slot, the nodes asked at the same time.
+
+What differs from one server: a command may speak of one slot only, slots move from node to node, and one node may lose
+its rows while the others keep theirs. So each slot has a mark beside its rows, the epoch of the store's contents, which
+is read with them and moves with them; and the state, which lies in one slot, is read beside the rows when it is older
+than STATE_SECONDS. Why it is so: docs/adr/0019-a-mark-in-every-slot.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha1
+from urllib.parse import SplitResult, urlsplit
+
+import redis
+import redis.exceptions
+from redis.crc import key_slot
+
+from engine.errors import Unavailable
+from engine.online import scripts
+from engine.online.kept import Arguments
+from engine.online.node import TIMEOUT_SECONDS, Node, Work
+from engine.online.one_server import Row
+from engine.online.replies import number, text, texts
+from engine.online.share import SLOTS, Share, numbers, tags
+
+log = logging.getLogger(__name__)
+
+SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+DEFAULT_PORT = 6379
+
+#: How old the state may be that rows are read by. A change shows within 100 ms; the other half is for the reading.
+STATE_SECONDS = 0.05
+#: How often a command is sent on to the node that another one names.
+REDIRECTIONS = 5
+#: How long all attempts to learn which node holds what may take, so that a read that waits for it ends in time.
+LOOK_SECONDS = 0.15
+SECONDS_BETWEEN_LOOKS = 0.25
+#: Commands that are on their way to all nodes at a time.
+COMMANDS_AT_ONCE = 2_000
+TRY_AGAIN_SECONDS = 0.01
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A command about keys of one slot. Where it runs a script by its hash, `script` is the text."""
+
+    slot: int
+    arguments: Arguments
+    script: str = ""
+
+
+class Cluster:
+    """The cluster that the servers of `url` belong to; every method raises Unavailable. It has those of OneServer."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        parts = urlsplit(url)
+        self._parts = parts
+        self._seeds = [_address(part) for part in parts.netloc.rpartition("@")[2].split(",")]
+        self._prefix = prefix
+        self._state_key = f"{prefix}:state".encode()
+        self._state: tuple[bytes | None, float] = (None, -STATE_SECONDS)
+        self._nodes: dict[Address, Node] = {}
+        self._owners: list[Node | None] = []
+        self._looking = threading.Lock()
+        self._in_background = threading.Lock()
+        self._looked_at = -SECONDS_BETWEEN_LOOKS
+
+    # Rows.
+
+    def read(self, keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
+        """The raw state and the values of `keys`, in order: a command for each slot, all nodes at the same time.
+
+        No state where the mark of a slot is not of its epoch: that slot has lost its rows, or all are being filled.
+        """
+        raw, read_at = self._state
+        now = time.monotonic()
+        places = _by_slot(keys)
+        commands = [_Command(slot, ("MGET", self._mark(slot), *(keys[at] for at in ats))) for slot, ats in places]
+        is_old = now - read_at >= STATE_SECONDS
+        if is_old:
+            commands.append(self._get_state())
+        replies = self._ask(commands, "read")
+        if is_old:
+            raw = text(replies.pop())
+            self._state = (raw, now)
+        values: list[bytes | None] = [None] * len(keys)
+        marks = set()
+        for (_, ats), reply in zip(places, replies, strict=True):
+            mark, *found = texts(reply, len(ats) + 1)
+            marks.add(mark)
+            for at, value in zip(ats, found, strict=True):
+                values[at] = value
+        if marks - {_epoch(raw)} and not is_old:
+            raw = text(self._ask([self._get_state()], "read")[0])  # it may have been filled anew a moment ago
+            self._state = (raw, now)
+        return None if marks - {_epoch(raw)} else raw, values
+
+    def _get_state(self) -> _Command:
+        return _Command(key_slot(self._state_key), ("GET", self._state_key))
+
+    def upsert(self, rows: Sequence[Row]) -> int:
+        """Store each (key, value) that is newer than what is there; how many were. A key comes once."""
+        return sum(number(reply) for reply in self._ask(_upserts(rows), "write", script=scripts.UPSERT))
+
+    def step(self, rows: Sequence[Row], counter: str, step: int, shares: Sequence[Share]) -> bool:
+        """`upsert` as one step of a filling of these shares; whether every step before is still there.
+
+        A node carries out what is sent on one connection in that order: whoever has a count has the rows before it.
+        """
+        commands = _upserts(rows)
+        for share in shares:
+            key = share.key(counter)
+            commands += [_Command(key_slot(key), ("INCR", key)), _Command(key_slot(key), ("EXPIRE", key, 3600))]
+        replies = [number(reply) for reply in self._ask(commands, "bulk", script=scripts.UPSERT)]
+        return all(count == step for count in replies[len(rows) :: 2])
+
+    def values(self, keys: Sequence[bytes], *, work: Work) -> list[bytes | None]:
+        """What MGET answers of `keys`."""
+        places = _by_slot(keys)
+        replies = self._ask([_Command(slot, ("MGET", *(keys[at] for at in ats))) for slot, ats in places], work)
+        values: list[bytes | None] = [None] * len(keys)
+        for (_, ats), reply in zip(places, replies, strict=True):
+            for at, value in zip(ats, texts(reply, len(ats)), strict=True):
+                values[at] = value
+        return values
+
+    def exist(self, keys: Sequence[bytes]) -> list[bool]:
+        """Whether each key is there, of whatever type."""
+        return [number(reply) > 0 for reply in self._ask([_Command(key_slot(k), ("EXISTS", k)) for k in keys], "bulk")]
+
+    def unlink(self, keys: Sequence[bytes]) -> int:
+        """Delete keys; how many were there."""
+        return sum(number(reply) for reply in self._ask([_Command(key_slot(k), ("UNLINK", k)) for k in keys], "bulk"))
+
+    def run(self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int | str], *, work: Work) -> int:
+        """What a script (scripts.py) answers whose keys are all of one slot."""
+        command = _Command(key_slot(keys[0]), ("EVALSHA", _hash(script), len(keys), *keys, *arguments), script)
+        return number(self._ask([command], work, script=script)[0])
+
+    def command(self, name: str, key: bytes, *arguments: bytes | str, work: Work) -> object:
+        """What Redis answers to a command about one key."""
+        return self._ask([_Command(key_slot(key), (name, key, *arguments))], work)[0]
+
+    # Marks and state.
+
+    def _mark(self, slot: int) -> bytes:
+        return f"{self._prefix}:filled:{{{tags()[slot]}}}".encode()
+
+    def mark(self, epoch: str) -> None:
+        """Say in every slot that its rows are those of this epoch."""
+        for slots in _some_at_a_time(range(SLOTS)):
+            self._ask([_Command(slot, ("SET", self._mark(slot), epoch)) for slot in slots], "bulk")
+
+    def is_marked(self, epoch: str, *, everywhere: bool = False) -> bool:
+        """Whether the rows of every node, or `everywhere` of every slot, are those of this epoch."""
+        all_slots = range(SLOTS) if everywhere else [next(numbers(share.slots)) for share in self.shares()]
+        for slots in _some_at_a_time(all_slots):
+            marks = self._ask([_Command(slot, ("GET", self._mark(slot))) for slot in slots], "bulk")
+            if set(map(text, marks)) != {epoch.encode()}:
+                return False
+        return True
+
+    def forget_state(self) -> None:
+        """Read the state with the next rows, as it was changed by this process."""
+        self._state = (None, -STATE_SECONDS)
+
+    # Nodes.
+
+    def node_of(self, key: bytes) -> Node:
+        """The node on which the key lies."""
+        return self._owner(key_slot(key))
+
+    def shares(self) -> tuple[Share, ...]:
+        """What each master that has slots holds, as the cluster has it now."""
+        return tuple(Share(slots, node) for node, slots, _ in self._look() if slots)
+
+    def shares_at_rest(self) -> tuple[Share, ...]:
+        """The same; raises Unavailable while slots are moved, since a key on its way would be missed."""
+        shares = self.shares()
+        for share in shares:
+            if any(is_moving for _, _, is_moving in self._masters_of(share.node)):  # each tells of its own
+                raise Unavailable("Slots of the Redis Cluster are being moved; this has to wait until that is done.")
+        return shares
+
+    def idle_nodes(self) -> Iterator[Node]:
+        """The masters that hold no slot yet."""
+        return (node for node, slots, _ in self._look() if not slots)
+
+    def _owner(self, slot: int) -> Node:
+        if not self._owners:
+            self._look_first()
+        node = self._owners[slot]
+        if node is None:
+            self._doubt()
+            raise Unavailable(f"No node of the Redis Cluster holds slot {slot}.")
+        return node
+
+    def _node(self, address: Address) -> Node:
+        if address not in self._nodes:
+            self._nodes.setdefault(address, Node(self._url(address), self._doubt))
+        return self._nodes[address]
+
+    def _url(self, address: Address) -> str:
+        host, port = address
+        who, at, _ = self._parts.netloc.rpartition("@")
+        place = f"{who}{at}[{host}]:{port}" if ":" in host else f"{who}{at}{host}:{port}"
+        return SplitResult(SCHEMES[self._parts.scheme], place, "/0", self._parts.query, "").geturl()
+
+    # Which node holds what.
+
+    def _look_first(self) -> None:
+        """Look, unless another thread does or just has: all of them together wait no longer than one."""
+        if not self._looking.acquire(timeout=LOOK_SECONDS):
+            raise Unavailable("The online store does not answer: the nodes of the Redis Cluster are being looked for.")
+        try:
+            if self._owners:
+                return
+            if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS:
+                raise Unavailable("The online store does not answer: it did not a moment ago.")
+            self._look_at_all()
+        finally:
+            self._looking.release()
+
+    def _look(self) -> list[_Master]:
+        """The masters, from the first node that tells; from now on commands go by it."""
+        with self._looking:
+            return self._look_at_all()
+
+    def _look_at_all(self) -> list[_Master]:
+        began = time.monotonic()
+        failed = Unavailable("The online store does not answer: no node of the Redis Cluster is known.")
+        nodes = dict.fromkeys(self._nodes_to_ask())
+        try:
+            for node in sorted(nodes, key=lambda node: node.is_held_to_be_down):
+                try:
+                    masters = self._masters_of(node)
+                except Unavailable as error:
+                    failed = error
+                    if time.monotonic() - began > LOOK_SECONDS:
+                        break
+                else:
+                    self._owners = _owners(masters)
+                    return masters
+            raise failed
+        finally:
+            self._looked_at = time.monotonic()
+
+    def _nodes_to_ask(self) -> Iterator[Node]:
+        known = [node for node in self._owners if node is not None]
+        yield from random.sample(known, len(known)) if known else ()
+        yield from (self._node(address) for address in self._seeds)
+
+    def _masters_of(self, node: Node) -> list[_Master]:
+        """The masters as this node knows them."""
+        with node.asking():
+            ends = time.monotonic() + TIMEOUT_SECONDS["look"]
+            (reply,) = node.kept["look"].send([("CLUSTER", "NODES")]).replies(ends)
+            if isinstance(reply, redis.ResponseError):
+                raise reply
+            lines = (text(reply) or b"").decode("utf-8", "replace").splitlines()
+            own = next(address for address, known in self._nodes.items() if known is node)
+            try:
+                return [self._master(line.split(), own) for line in lines if _is_master(line.split())]
+            except (IndexError, ValueError) as error:
+                raise redis.InvalidResponse("CLUSTER NODES was asked for, and something else was answered") from error
+
+    def _master(self, words: list[str], asked: Address) -> _Master:
+        host, _, port = words[1].partition("@")[0].rpartition(":")
+        slots = ",".join(word for word in words[8:] if not word.startswith("["))
+        is_moving = any(word.startswith("[") for word in words[8:])
+        return self._node((host.strip("[]") or asked[0], int(port))), slots, is_moving
+
+    def _doubt(self) -> None:
+        """Look again, in a thread of its own: the one that asks has waited long enough."""
+        if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS or not self._in_background.acquire(
+            blocking=False
+        ):
+            return
+        threading.Thread(target=self._look_in_background, name="redis-cluster-look", daemon=True).start()
+
+    def _look_in_background(self) -> None:
+        try:
+            self._look()
+        except Unavailable as error:
+            log.warning("the nodes of the Redis Cluster cannot be found out: %s", error.detail)
+        finally:
+            self._in_background.release()
+
+    # Asking.
+
+    def _ask(self, commands: Sequence[_Command], work: Work, *, script: str = "") -> list[object]:
+        """A reply to each command, wherever its slot is by now; errors are raised. `script`: the one that they run."""
+        replies = self._sent_at_once(commands, work, script)
+        for place, (command, reply) in enumerate(zip(commands, replies, strict=True)):
+            if isinstance(reply, redis.ResponseError):
+                replies[place] = self._redirected(command, reply, work)
+        return replies
+
+    def _sent_at_once(self, commands: Sequence[_Command], work: Work, script: str) -> list[object]:
+        by_node: dict[Node, list[int]] = {}
+        for place, command in enumerate(commands):
+            by_node.setdefault(self._owner(command.slot), []).append(place)
+        # A node that was started anew or has just taken over knows no script.
+        before: list[Arguments] = [("SCRIPT", "LOAD", script)] if script else []
+        ends = time.monotonic() + TIMEOUT_SECONDS[work]
+        replies: list[object] = [None] * len(commands)
+        with ExitStack() as stack:
+            sent = []
+            for node, places in by_node.items():
+                with node.asking():
+                    on_its_way = node.kept[work].send([*before, *(commands[place].arguments for place in places)])
+                stack.callback(on_its_way.give_up)
+                sent.append((node, places, on_its_way))
+            for node, places, on_its_way in sent:
+                with node.asking():
+                    for place, reply in zip(places, on_its_way.replies(ends)[len(before) :], strict=True):
+                        replies[place] = reply
+        return replies
+
+    def _redirected(self, command: _Command, error: redis.ResponseError, work: Work) -> object:
+        """The reply of the node that the error names, or of the one that that one names; other errors are raised."""
+        if command.arguments[0] == "MGET" and len(command.arguments) > 2 and _is_half_moved(error):
+            keys = command.arguments[1:]  # some of which are here and some there
+            return [value for key in keys for value in self._alone(_Command(command.slot, ("MGET", key)), work)]
+        if command.script:
+            command = _Command(command.slot, ("EVAL", command.script, *command.arguments[2:]))
+        return self._follow(command, error, work)
+
+    def _alone(self, command: _Command, work: Work) -> list[bytes | None]:
+        return texts(self._ask([command], work)[0], 1)
+
+    def _follow(self, command: _Command, error: redis.ResponseError, work: Work) -> object:
+        for _ in range(REDIRECTIONS):
+            node, before = self._owner(command.slot), list[Arguments]()
+            if isinstance(error, redis.exceptions.AskError):
+                node = self._named(error, node)
+                if isinstance(error, redis.exceptions.MovedError):
+                    self._owners[command.slot] = node
+                    self._doubt()
+                else:
+                    before = [("ASKING",)]
+            elif isinstance(error, redis.exceptions.TryAgainError):
+                time.sleep(TRY_AGAIN_SECONDS)
+            elif not isinstance(error, redis.exceptions.NoScriptError):
+                break
+            with node.asking():
+                ends = time.monotonic() + TIMEOUT_SECONDS[work]
+                reply = node.kept[work].send([*before, command.arguments]).replies(ends)[-1]
+            if not isinstance(reply, redis.ResponseError):
+                return reply
+            error = reply
+        with self._owner(command.slot).asking():
+            raise error
+
+    def _named(self, error: redis.exceptions.AskError, asked: Node) -> Node:
+        """The node that a redirection names; without a host it is that of the one which was asked."""
+        own = next(address for address, known in self._nodes.items() if known is asked)
+        return self._node((error.host.strip("[]") or own[0], error.port))
+
+    def close(self) -> None:
+        for node in list(self._nodes.values()):
+            node.close()
+
+
+#: A master, its slots as text, and whether some of them are on their way, as far as it was the one that was asked.
+_Master = tuple[Node, str, bool]
+
+
+def _upserts(rows: Iterable[Row]) -> list[_Command]:
+    sha = _hash(scripts.UPSERT)
+    return [_Command(key_slot(key), ("EVALSHA", sha, 1, key, value), scripts.UPSERT) for key, value in rows]
+
+
+def _hash(script: str) -> str:
+    """The name that Redis gives to a script."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+def _some_at_a_time(slots: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (slots[start : start + COMMANDS_AT_ONCE] for start in range(0, len(slots), COMMANDS_AT_ONCE))
+
+
+def _by_slot(keys: Sequence[bytes]) -> list[tuple[int, list[int]]]:
+    places: dict[int, list[int]] = {}
+    for at, key in enumerate(keys):
+        places.setdefault(key_slot(key), []).append(at)
+    return list(places.items())
+
+
+def _epoch(raw: bytes | None) -> bytes | None:
+    return raw.partition(b":")[2] if raw else None
+
+
+def _is_half_moved(error: redis.ResponseError) -> bool:
+    is_asked_elsewhere = isinstance(error, redis.exceptions.AskError) and not isinstance(
+        error, redis.exceptions.MovedError
+    )
+    return is_asked_elsewhere or isinstance(error, redis.exceptions.TryAgainError)
+
+
+def _is_master(words: list[str]) -> bool:
+    flags = words[2].split(",")
+    return "master" in flags and not {"noaddr", "handshake"} & set(flags)
+
+
+def _owners(masters: Iterable[_Master]) -> list[Node | None]:
+    owners: list[Node | None] = [None] * SLOTS
+    for node, slots, _ in masters:
+        for slot in numbers(slots):
+            owners[slot] = node
+    return owners
+
+
+def _address(text: str) -> Address:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or DEFAULT_PORT
