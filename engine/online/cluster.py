@@ -69,6 +69,7 @@ class Cluster:
         self._state_key = f"{prefix}:state".encode()
         self._state: tuple[bytes | None, float] = (None, -STATE_SECONDS)
         self._nodes: dict[Address, Node] = {}
+        self._masters: list[_Master] = []
         self._owners: list[Node | None] = []
         self._looking = threading.Lock()
         self._in_background = threading.Lock()
@@ -162,7 +163,10 @@ class Cluster:
 
     def is_marked(self, epoch: str, *, everywhere: bool = False) -> bool:
         """Whether the rows of every node, or `everywhere` of every slot, are those of this epoch."""
-        all_slots = range(SLOTS) if everywhere else [next(numbers(share.slots)) for share in self.shares()]
+        if not self._masters:
+            self._look_first()
+        of_nodes = [next(numbers(slots)) for _, slots, _ in self._masters if slots]
+        all_slots = range(SLOTS) if everywhere else of_nodes
         for slots in _some_at_a_time(all_slots):
             marks = self._ask([_Command(slot, ("GET", self._mark(slot))) for slot in slots], "bulk")
             if set(map(text, marks)) != {epoch.encode()}:
@@ -180,20 +184,21 @@ class Cluster:
         return self._owner(key_slot(key))
 
     def shares(self) -> tuple[Share, ...]:
-        """What each master that has slots holds, as the cluster has it now."""
-        return tuple(Share(slots, node) for node, slots, _ in self._look() if slots)
+        """What each master that has slots holds, as the cluster has it now, by slot."""
+        shares = (Share(slots, node) for node, slots, _ in self._look("read") if slots)
+        return tuple(sorted(shares, key=lambda share: next(numbers(share.slots))))
 
     def shares_at_rest(self) -> tuple[Share, ...]:
         """The same; raises Unavailable while slots are moved, since a key on its way would be missed."""
         shares = self.shares()
         for share in shares:
-            if any(is_moving for _, _, is_moving in self._masters_of(share.node)):  # each tells of its own
+            if any(is_moving for _, _, is_moving in self._masters_of(share.node, "bulk")):  # each tells of its own
                 raise Unavailable("Slots of the Redis Cluster are being moved; this has to wait until that is done.")
         return shares
 
     def idle_nodes(self) -> Iterator[Node]:
-        """The masters that hold no slot yet."""
-        return (node for node, slots, _ in self._look() if not slots)
+        """The masters that hold no slot yet, as of the last `shares`."""
+        return (node for node, slots, _ in self._masters if not slots)
 
     def _owner(self, slot: int) -> Node:
         if not self._owners:
@@ -226,29 +231,29 @@ class Cluster:
                 return
             if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS:
                 raise Unavailable("The online store does not answer: it did not a moment ago.")
-            self._look_at_all()
+            self._look_at_all("look")
         finally:
             self._looking.release()
 
-    def _look(self) -> list[_Master]:
+    def _look(self, work: Work) -> list[_Master]:
         """The masters, from the first node that tells; from now on commands go by it."""
         with self._looking:
-            return self._look_at_all()
+            return self._look_at_all(work)
 
-    def _look_at_all(self) -> list[_Master]:
+    def _look_at_all(self, work: Work) -> list[_Master]:
         began = time.monotonic()
         failed = Unavailable("The online store does not answer: no node of the Redis Cluster is known.")
         nodes = dict.fromkeys(self._nodes_to_ask())
         try:
             for node in sorted(nodes, key=lambda node: node.is_held_to_be_down):
                 try:
-                    masters = self._masters_of(node)
+                    masters = self._masters_of(node, work)
                 except Unavailable as error:
                     failed = error
                     if time.monotonic() - began > LOOK_SECONDS:
                         break
                 else:
-                    self._owners = _owners(masters)
+                    self._masters, self._owners = masters, _owners(masters)
                     return masters
             raise failed
         finally:
@@ -259,11 +264,11 @@ class Cluster:
         yield from random.sample(known, len(known)) if known else ()
         yield from (self._node(address) for address in self._seeds)
 
-    def _masters_of(self, node: Node) -> list[_Master]:
+    def _masters_of(self, node: Node, work: Work) -> list[_Master]:
         """The masters as this node knows them."""
         with node.asking():
-            ends = time.monotonic() + TIMEOUT_SECONDS["look"]
-            (reply,) = node.kept["look"].send([("CLUSTER", "NODES")]).replies(ends)
+            ends = time.monotonic() + TIMEOUT_SECONDS[work]
+            (reply,) = node.kept[work].send([("CLUSTER", "NODES")]).replies(ends)
             if isinstance(reply, redis.ResponseError):
                 raise reply
             lines = (text(reply) or b"").decode("utf-8", "replace").splitlines()
@@ -289,7 +294,7 @@ class Cluster:
 
     def _look_in_background(self) -> None:
         try:
-            self._look()
+            self._look("look")
         except Unavailable as error:
             log.warning("the nodes of the Redis Cluster cannot be found out: %s", error.detail)
         finally:

@@ -20,9 +20,10 @@ from engine.online.kept import KeptConnections
 Work = Literal["look", "read", "write", "bulk"]
 
 CONNECT_TIMEOUT_SECONDS = 0.1
-#: How long an answer may take. A push has somebody waiting for its answer; what Redis does not take in this time is
-#: brought later. Nobody waits for bulk work, and its calls are the longest.
-TIMEOUT_SECONDS: dict[Work, float] = {"look": 0.1, "read": 0.2, "write": 1.0, "bulk": 5.0}
+#: How long an answer may take. Who looks goes on to the next node, and has yet to read. A push has somebody waiting for
+#: its answer; what Redis does not take in this time is brought later. Nobody waits for bulk work, and its calls are the
+#: longest.
+TIMEOUT_SECONDS: dict[Work, float] = {"look": 0.03, "read": 0.2, "write": 1.0, "bulk": 5.0}
 
 #: What says that nobody is there or that somebody hangs, as against a server that answers with an error.
 NO_ANSWER = (redis.ConnectionError, redis.TimeoutError, OSError)
