@@ -145,7 +145,7 @@ def test_a_change_of_the_state_is_seen_within_100_ms(store: OnlineStore, redis_c
         reader.read([])
         store.publish(State(version, "aaaa"))
         published = time.monotonic()
-        until(lambda raw=b"%d:aaaa" % version: reader.read([])[0] == raw, "the change")  # type: ignore[misc]
+        until(lambda raw=b"%d:aaaa" % version: reader.read([])[0] == raw, "the change")
         took.append(time.monotonic() - published)
     store.close_for_reading()
     time.sleep(0.1)
@@ -239,7 +239,7 @@ def test_a_hung_node_is_unavailable_within_the_budget(
         with down.hanging():
             took.append([seconds_to_fail(lambda: store.read(keys(here)))])
             took[-1].append(seconds_to_fail(lambda: store.read(everywhere)))
-            took[-1].append(seconds_to_fail(lambda of=fresh: of.read(keys(here))))  # type: ignore[misc]
+            took[-1].append(seconds_to_fail(lambda of=fresh: of.read(keys(here))))
             took[-1] += [seconds_to_fail(lambda: store.read(keys(here))) for _ in range(5)]
         fresh.close()
     assert min(map(max, took)) < BUDGET_SECONDS
@@ -262,7 +262,7 @@ def test_a_late_answer_of_one_node_is_never_taken_for_the_next_one(
             store.read(list(rows))
         time.sleep(0.4)
         for name in reversed(names):
-            until(lambda of=name: answers(store, of), "the node")  # type: ignore[misc]
+            until(lambda of=name: answers(store, of), "the node")
             assert store.read(keys(name))[1] == [rows[key] for key in keys(name)]
 
 
@@ -489,7 +489,7 @@ def patient(redis_cluster: RedisCluster, store: OnlineStore) -> Callable[[], Non
         redis_cluster.wait()
         customers = [customer_of(redis_cluster, node) for node in redis_cluster.nodes]
         for customer in customers:
-            until(lambda of=customer: answers(store, of), "the node")  # type: ignore[misc]
+            until(lambda of=customer: answers(store, of), "the node")
 
     return wait
 

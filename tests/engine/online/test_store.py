@@ -133,7 +133,7 @@ EDGES = [-(2**63), -(2**53) - 1, -(2**53), -(2**32), -1, 0, 1, 2**32 - 1, 2**32,
 
 @pytest.mark.parametrize("place", range(4), ids=["event", "created", "accepted", "ordinal"])
 def test_neighbours_at_every_edge_of_an_int64_are_told_apart(store: OnlineStore, place: int) -> None:
-    versions: list[Version] = [tuple(n if at == place else 7 for at in range(4)) for n in EDGES]  # type: ignore[misc]
+    versions: list[Version] = [tuple(n if at == place else 7 for at in range(4)) for n in EDGES]
     rows = []
     for number, (older, newer) in enumerate(itertools.pairwise(versions)):
         rows += [(key(f"up{number}"), value(older)), (key(f"down{number}"), value(newer))]
