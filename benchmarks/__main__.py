@@ -28,9 +28,9 @@ DEEP_ENTITIES = 5_000
 #: What Feast's default store may take of memory over the few entities; it has ended at more than 20 GB, too.
 MOST_MEMORY = 16_000_000_000
 JOINS = (
-    "Joins read a Parquet spine and write a Parquet file, each in a process of its own. Ours checks the SHA-256 of each"
-    " file that the process reads for the first time, hashes the rows that it makes and answers a manifest. Feast joins"
-    " on DuckDB, and on its default store, Dask."
+    "Joins read a Parquet spine and write a Parquet file, each in a process of its own. Ours looks whether each file is"
+    " the one that was hashed, which the first process does, hashes the rows that it makes and answers a manifest."
+    " Feast joins on DuckDB, and on its default store, Dask."
 )
 WITHOUT_WRK = "wrk is not installed, so serving over HTTP was not measured (Debian: apt-get install wrk)."
 PUSHES = (

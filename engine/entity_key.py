@@ -54,7 +54,7 @@ def encode_column(values: Sequence[object], key: Field, *, pointer: str) -> list
     if kinds == {int} and key.dtype.kind == "int64":
         numbers = cast(Sequence[int], values)
         if min(numbers) >= -(1 << 63) and max(numbers) < 1 << 63:
-            return [b"i%d:%b" % (len(text), text) for text in [b"%d" % number for number in numbers]]
+            return [f"i{len(text)}:{text}".encode() for text in map(str, numbers)]
     if kinds == {str} and key.dtype.kind == "string":
         with suppress(UnicodeEncodeError):  # it has half of a surrogate pair, and below it is told which one
             texts = [text.encode() for text in cast(Sequence[str], values)]

@@ -21,8 +21,9 @@ def read_older(table: OfflineTable, file: LoggedFile, schema: GroupSchema) -> It
     """
     given = [column.name for column in schema.given]
     wanted = [*schema.key_names, EVENT_TIMESTAMP, CREATED_TIMESTAMP, ACCEPTED, ORDINAL, DELETED, *given]
-    for batch in read_file(table.whole(file), wanted):
-        yield from _raw(batch, schema)
+    for path in table.whole([file]):
+        for batch in read_file(path, wanted):
+            yield from _raw(batch, schema)
 
 
 def _raw(batch: pa.RecordBatch, schema: GroupSchema) -> Iterator[RawBatch]:

@@ -118,7 +118,7 @@ def files_after(group: FeatureGroup, after: int, until: int) -> Iterable[str]:
     """Files that hold every row that arrived in versions after `after` up to `until`; raises CorruptData."""
     table = stores.offline(group.name, group.version)
     added = None if after == NOTHING else table.files_added(after, until)
-    return map(table.whole, table.entries(until)) if added is None and until > NOTHING else added or []
+    return table.whole(table.entries(until)) if added is None and until > NOTHING else added or []
 
 
 def _upsert_files(filling: Filling, group: FeatureGroup, files: Iterable[str], progress: Callable[[int], None]) -> int:

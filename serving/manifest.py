@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -24,8 +23,6 @@ from engine.schema import Dtype, FeatureColumn, Field, Transformation
 
 #: Of a manifest with features that are computed on request; without them it is written as the format before.
 FORMAT, FORMAT_BEFORE = 2, 1
-#: Files that are hashed at a time, when a process meets them first.
-HASHERS = 4
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -48,9 +45,7 @@ class GroupPart:
     def history(self) -> GroupHistory:
         """The same for an engine. Raises CorruptData naming a file that is not as it was committed."""
         table = stores.offline(self.group, self.version)
-        with ThreadPoolExecutor(HASHERS) as hashers:
-            paths = tuple(hashers.map(table.whole, self.files))
-        return GroupHistory(self.group, paths, self.keys, self.ttl, self.features)
+        return GroupHistory(self.group, tuple(table.whole(self.files)), self.keys, self.ttl, self.features)
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -25,7 +25,7 @@ from engine.entity_key import encode_column
 from engine.errors import CorruptData, FeaturehubError, InvalidInput, Problem, TooLarge, Unavailable, near_names
 from engine.instants import rfc3339
 from engine.online.codec import BIAS, NIL, TOMBSTONE, UNREADABLE, StoredValue, open_row
-from engine.online.store import row_key
+from engine.online.store import row_keys
 from engine.schema import Dtype
 from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
 from serving.names import find_features, find_service
@@ -148,8 +148,8 @@ def redis_keys(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[byte
 def _group_keys(group: GroupRead, parts: Sequence[list[bytes]]) -> list[bytes]:
     prefix, places = group.prefix, group.key_places
     if len(places) == 1:
-        return [row_key(prefix, part) for part in parts[places[0]]]
-    return [row_key(prefix, b"".join(row)) for row in zip(*(parts[place] for place in places), strict=True)]
+        return row_keys(prefix, parts[places[0]])
+    return row_keys(prefix, map(b"".join, zip(*(parts[place] for place in places), strict=True)))
 
 
 def _key_parts(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[list[bytes]]:

@@ -170,3 +170,12 @@ def sources(db: None, redis_clean: redis.Redis, settings: Settings, tmp_path: Pa
     materialize.ensure_warm()
     yield root
     forget()
+
+
+@pytest.fixture
+def one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that call a WSGI application: the connection of their transaction stays open, as Django's own test
+    client has it."""
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "close_if_unusable_or_obsolete", lambda _: None)

@@ -70,7 +70,7 @@ def _put_together(table: OfflineTable, files: Sequence[LoggedFile], sort_by: Seq
 
 def _write(table: OfflineTable, files: Sequence[LoggedFile], sort_by: Sequence[str]) -> DataFile:
     """One file of all rows. Files of several schemas have its columns together; `_schema` still tells each row's."""
-    paths = [table.whole(file) for file in files]
+    paths = list(table.whole(files))
     schema = pa.unify_schemas([pq.read_schema(path) for path in paths])
     frames = [pl.DataFrame(batch) for path in paths for batch in read_file(path)]
     rows = pl.concat(frames, how="diagonal")

@@ -8,7 +8,6 @@ import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,9 +88,3 @@ def require_whole(path: str, file: LoggedFile) -> None:
                 raise CorruptData(f"Offline file {path} is damaged: its SHA-256 is not the one that was committed.")
     except OSError as error:
         raise CorruptData(f"Offline file {path} cannot be read: {error}") from error
-
-
-@lru_cache(maxsize=100_000)
-def require_whole_once(path: str, file: LoggedFile, inode: tuple[int, ...]) -> None:
-    """The same, remembered for as long as `inode` (number, size, times of change) is what it was."""
-    require_whole(path, file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,9 +23,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from engine.errors import CorruptData, Unavailable
-from engine.offline.files import DataFile, add_action, now_ms, require_whole_once, write_parquet
+from engine.offline.files import DataFile, add_action, now_ms, write_parquet
 from engine.offline.log import Action, DeltaLog, LoggedFile
 from engine.offline.storage import storage_errors
+from engine.offline.whole import whole_paths
 from engine.parquet import open_parquet
 from engine.schema import EVENT_TIMESTAMP, VERSION_ORDER
 
@@ -249,20 +250,11 @@ class OfflineTable:
         Each is what was committed: raises CorruptData naming the first one that is missing, of another size or of
         another SHA-256.
         """
-        return [self.whole(file) for file in self.entries(version)]
+        return list(self.whole(self.entries(version)))
 
-    def whole(self, file: LoggedFile) -> str:
-        """The path of a file that is as it was committed; raises CorruptData naming it otherwise.
-
-        A file is hashed when this process meets it first, and again when its inode has changed since.
-        """
-        path = self.folder / file.name
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise CorruptData(f"Offline file {path} is missing: {error.strerror}.") from error
-        require_whole_once(str(path), file, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
-        return str(path)
+    def whole(self, files: Iterable[LoggedFile]) -> Iterator[str]:
+        """The paths of files that are as they were committed (whole.py); raises CorruptData naming the first other."""
+        return whole_paths(self.folder, files)
 
     def files_added(self, after: int, until: int) -> list[str] | None:
         """Files whose rows arrived in versions after `after` up to `until`, oldest first.
@@ -278,7 +270,7 @@ class OfflineTable:
             added += [LoggedFile.of(a["add"]) for a in actions if "add" in a and a["add"]["dataChange"]]
         if not all((self.folder / file.name).exists() for file in added):
             return None
-        return [self.whole(file) for file in added]
+        return list(self.whole(added))
 
 
 def read_file(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

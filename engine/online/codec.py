@@ -39,7 +39,8 @@ HEADER_SIZE = HEADER.size
 #: Of a row without its checksum.
 SMALLEST = HEADER_SIZE + 1
 #: Of the header what serving needs: the version is the writers' concern.
-_SERVED = struct.Struct(">BBQ24xI")
+_served = struct.Struct(">BBQ24xI").unpack_from
+_checksum, _CHECKSUM_SIZE = CHECKSUM.unpack_from, CHECKSUM.size
 
 _HEADER_ROW = np.dtype(
     [("f", "u1"), ("g", "u1"), ("e", ">u8"), ("c", ">u8"), ("a", ">u8"), ("o", ">u8"), ("s", ">u4")], align=False
@@ -89,24 +90,14 @@ def encode_row(row: OnlineRow) -> bytes:
 
 def decode_row(value: bytes) -> OnlineRow:
     """The row in `value`; raises CorruptData when it is cut short, damaged, of an unknown format or no row at all."""
-    size = _opened(value)
-    _, flags, event, created, accepted, ordinal, schema_id = HEADER.unpack_from(value)
+    flags, _, _, body = open_row(value)
+    _, _, event, created, accepted, ordinal, schema_id = HEADER.unpack_from(value)
     try:
-        values = _decode_body(value[HEADER_SIZE:size])
+        values = _decode_body(body)
     except UNREADABLE as error:
         raise CorruptData(f"The body of an online row is no msgpack array of values: {error}") from error
     version = (event - BIAS, created - BIAS, accepted - BIAS, ordinal - BIAS)
     return OnlineRow(*version, schema_id, values, bool(flags & TOMBSTONE))
-
-
-def _opened(value: bytes) -> int:
-    """Where the body of a row ends; raises CorruptData for what is no whole row of this format."""
-    size = len(value) - CHECKSUM.size
-    if size < SMALLEST or CHECKSUM.unpack_from(value, size)[0] != crc32(value[:size]):
-        raise CorruptData(f"An online row of {len(value)} bytes fails its checksum.")
-    if value[0] != FORMAT:
-        raise CorruptData(f"An online row has format {value[0]}; this version reads format {FORMAT}.")
-    return size
 
 
 def open_row(value: bytes) -> tuple[int, int, int, bytes]:
@@ -115,8 +106,12 @@ def open_row(value: bytes) -> tuple[int, int, int, bytes]:
     What a reader of many rows calls, with a decoder of `body_decoder`: an object for each row would cost more than all
     else.
     """
-    size = _opened(value)
-    _, flags, event, schema_id = _SERVED.unpack_from(value)
+    size = len(value) - _CHECKSUM_SIZE
+    if size < SMALLEST or _checksum(value, size)[0] != crc32(value[:size]):
+        raise CorruptData(f"An online row of {len(value)} bytes fails its checksum.")
+    made_as, flags, event, schema_id = _served(value)
+    if made_as != FORMAT:
+        raise CorruptData(f"An online row has format {made_as}; this version reads format {FORMAT}.")
     return flags, event, schema_id, value[HEADER_SIZE:size]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -371,3 +371,8 @@ def newest_of_each_key(rows: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[by
 def row_key(prefix: bytes, entity_key: bytes) -> bytes:
     """The Redis key of one row, from `OnlineStore.row_prefix` and an entity key."""
     return prefix + entity_key + b"}"
+
+
+def row_keys(prefix: bytes, entity_keys: Iterable[bytes]) -> list[bytes]:
+    """The same of many rows of one group version."""
+    return [prefix + key + b"}" for key in entity_keys]

@@ -127,11 +127,9 @@ def test_beyond_its_limit_a_key_is_429_and_told_when_to_come_again(limited: tupl
     assert client.get("/groups").status_code == 200
 
 
-def test_the_short_way_of_reads_has_the_same_limit(limited: tuple[str, Clock], monkeypatch: pytest.MonkeyPatch) -> None:
-    from serving import hot_path
+@pytest.mark.usefixtures("one_connection")
+def test_the_short_way_of_reads_has_the_same_limit(limited: tuple[str, Clock]) -> None:
     from serving.hot_path import HotPath
-
-    monkeypatch.setattr(hot_path, "close_old_connections", lambda: None)  # the test's transaction is on it
 
     def not_the_long_way(*_: Any) -> Any:
         raise AssertionError("this went the long way")

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from django.core import signals
-from django.db import close_old_connections
 from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
 
@@ -172,15 +170,3 @@ def redis_client(private_redis_url: str) -> Iterator[redis.Redis]:
     """A client of the private server's database 0 that leaves it as it is."""
     with redis.Redis.from_url(private_redis_url) as client:
         yield client
-
-
-@pytest.fixture
-def one_connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For tests that call a WSGI application: the connection of their transaction stays open, as Django's own test
-    client has it."""
-    from serving import hot_path
-
-    monkeypatch.setattr(hot_path, "close_old_connections", lambda: None)
-    signals.request_started.disconnect(close_old_connections)
-    yield
-    signals.request_started.connect(close_old_connections)
