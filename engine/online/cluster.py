@@ -25,7 +25,7 @@ from redis.crc import key_slot
 from engine.errors import Unavailable
 from engine.online import scripts
 from engine.online.kept import Arguments
-from engine.online.node import TIMEOUT_SECONDS, Node, Work
+from engine.online.node import TIMEOUT_SECONDS, Node, Work, understanding
 from engine.online.one_server import Row
 from engine.online.replies import number, text, texts
 from engine.online.share import SLOTS, Share, numbers, tags
@@ -77,6 +77,7 @@ class Cluster:
 
     # Rows.
 
+    @understanding()
     def read(self, keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
         """The raw state and the values of `keys`, in order: a command for each slot, all nodes at the same time.
 
@@ -108,10 +109,12 @@ class Cluster:
     def _get_state(self) -> _Command:
         return _Command(key_slot(self._state_key), ("GET", self._state_key))
 
+    @understanding()
     def upsert(self, rows: Sequence[Row]) -> int:
         """Store each (key, value) that is newer than what is there; how many were. A key comes once."""
         return sum(number(reply) for reply in self._ask(_upserts(rows), "write", script=scripts.UPSERT))
 
+    @understanding()
     def step(self, rows: Sequence[Row], counter: str, step: int, shares: Sequence[Share]) -> bool:
         """`upsert` as one step of a filling of these shares; whether every step before is still there.
 
@@ -124,6 +127,7 @@ class Cluster:
         replies = [number(reply) for reply in self._ask(commands, "bulk", script=scripts.UPSERT)]
         return all(count == step for count in replies[len(rows) :: 2])
 
+    @understanding()
     def values(self, keys: Sequence[bytes], *, work: Work) -> list[bytes | None]:
         """What MGET answers of `keys`."""
         places = _by_slot(keys)
@@ -134,18 +138,26 @@ class Cluster:
                 values[at] = value
         return values
 
+    @understanding()
     def exist(self, keys: Sequence[bytes]) -> list[bool]:
         """Whether each key is there, of whatever type."""
         return [number(reply) > 0 for reply in self._ask([_Command(key_slot(k), ("EXISTS", k)) for k in keys], "bulk")]
 
+    @understanding()
     def unlink(self, keys: Sequence[bytes]) -> int:
         """Delete keys; how many were there."""
         return sum(number(reply) for reply in self._ask([_Command(key_slot(k), ("UNLINK", k)) for k in keys], "bulk"))
 
+    @understanding()
     def run(self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int | str], *, work: Work) -> int:
         """What a script (scripts.py) answers whose keys are all of one slot."""
         command = _Command(key_slot(keys[0]), ("EVALSHA", _hash(script), len(keys), *keys, *arguments), script)
         return number(self._ask([command], work, script=script)[0])
+
+    @understanding()
+    def get(self, key: bytes) -> bytes | None:
+        """The text under one key."""
+        return text(self._ask([_Command(key_slot(key), ("GET", key))], "read")[0])
 
     def command(self, name: str, key: bytes, *arguments: bytes | str, work: Work) -> object:
         """What Redis answers to a command about one key."""
@@ -161,6 +173,7 @@ class Cluster:
         for slots in _some_at_a_time(range(SLOTS)):
             self._ask([_Command(slot, ("SET", self._mark(slot), epoch)) for slot in slots], "bulk")
 
+    @understanding()
     def is_marked(self, epoch: str, *, everywhere: bool = False) -> bool:
         """Whether the rows of every node, or `everywhere` of every slot, are those of this epoch."""
         if not self._masters:
@@ -363,7 +376,7 @@ class Cluster:
             if not isinstance(reply, redis.ResponseError):
                 return reply
             error = reply
-        with self._owner(command.slot).asking():
+        with understanding():
             raise error
 
     def _named(self, error: redis.exceptions.AskError, asked: Node) -> Node:

@@ -31,6 +31,15 @@ NO_ANSWER = (redis.ConnectionError, redis.TimeoutError, OSError)
 _OTHER_PLACE = (redis.exceptions.AskError, redis.exceptions.ClusterDownError)
 
 
+@contextmanager
+def understanding() -> Iterator[None]:
+    """Turns an answer that is an error, or not what was asked for, into Unavailable."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise Unavailable(f"The online store answers with an error: {error}") from error
+
+
 class Node:
     """A server at `url`, with a client and kept connections for each kind of work; connects on first use.
 

@@ -9,7 +9,7 @@ from redis.commands.core import Script
 
 from engine.online import scripts
 from engine.online.node import Node, Work
-from engine.online.replies import number, texts
+from engine.online.replies import number, text, texts
 from engine.online.share import Share
 
 Row = tuple[bytes, bytes]
@@ -64,6 +64,11 @@ class OneServer:
         """What a script (scripts.py) answers."""
         with self._node.asking():
             return number(self._script(script, work)(keys=list(keys), args=arguments))
+
+    def get(self, key: bytes) -> bytes | None:
+        """The text under one key."""
+        with self._node.asking():
+            return text(self._node.clients["read"].get(key))
 
     def command(self, name: str, key: bytes, *arguments: bytes | str, work: Work) -> object:
         """What Redis answers to a command about one key."""

@@ -23,7 +23,7 @@ from engine.online.cluster import Cluster
 from engine.online.node import Node
 from engine.online.one_server import OneServer
 from engine.online.pace import Pace
-from engine.online.replies import page, text
+from engine.online.replies import page
 from engine.online.server import Server
 from engine.online.share import Share, key_of_share
 
@@ -268,7 +268,7 @@ class OnlineStore:
 
     def state(self) -> State | None:
         """The published state; None on an empty Redis, and while a node of a cluster has lost its rows."""
-        raw = text(self._redis.command("GET", self.state_key, work="read"))
+        raw = self._redis.get(self.state_key)
         state = None if raw is None else State.parse(raw)
         return state if state and self._redis.is_marked(state.epoch) else None
 
@@ -312,7 +312,7 @@ class OnlineStore:
 
     def known_servers(self) -> tuple[Server, ...]:
         """The servers as they were when the store was last seen to be whole; none when that was never noted."""
-        raw = text(self._redis.command("GET", self._server_key, work="read"))
+        raw = self._redis.get(self._server_key)
         return server.from_text((raw or b"").decode("ascii", "replace"))
 
     def note_servers(self, servers: Sequence[Server]) -> None:
