@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from redis.crc import key_slot
 from catalog import snapshot, stores
 from catalog.models import CatalogState, FeatureGroup
 from engine.errors import OnlineStoreCold, Unavailable
-from engine.online.store import row_key
+from engine.online.codec import OnlineRow, encode_row
+from engine.online.store import OnlineStore, row_key
 from ingestion import drain, materialize
 from ingestion import verify as verifying
 from ingestion.erasure import run as erasing
@@ -21,6 +23,8 @@ from ingestion.push import delete, push
 from ingestion.tasks import catch_up
 from serving import vectors
 from tests.factories import ELEVEN, NOON, make_customer_group, purchase, write_csv
+from tests.ingestion.redis_stand_ins import ClusterStub
+from tests.ingestion.test_redis_errors import ANSWERS
 from tests.redis_cluster import Node, RedisCluster, until
 
 CUSTOMERS = [f"C{number}" for number in range(30)]
@@ -184,6 +188,39 @@ def test_a_node_that_was_started_anew_after_slots_came_to_it_is_filled(
     materialize.ensure_warm()
     assert epoch() != before
     assert_right(group)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_whatever_a_node_answers_is_unavailable_or_cold_and_never_another_error(answer: str) -> None:
+    row = (b"fh:a:1:{s2:C1}", encode_row(OnlineRow(1, 2, 3, 4, 1, [])))
+    with ClusterStub.on_a_port() as stub, ExitStack() as closing_them:
+        stub.answer = ANSWERS[answer]
+        store, fresh = OnlineStore(stub.url, "fh"), OnlineStore(stub.url, "fh")
+        closing_them.callback(store.close)
+        closing_them.callback(fresh.close)
+        calls: list[Callable[[], object]] = [
+            lambda: store.read([row[0]]),
+            lambda: list(store.scan("a", 1)),
+            lambda: store.positions([("a", 1), ("b", 1)]),
+        ]
+        if answer != "NOPERM":  # by which a user without INFO is told
+            calls.append(store.servers)
+        if answer != "a number":  # which is what an upsert answers
+            calls.append(lambda: store.upsert([row]))
+        for call in calls:
+            with pytest.raises(Unavailable):
+                call()
+        assert is_none_or_unavailable(store.state)
+        stub.forget()
+        with pytest.raises(Unavailable):
+            fresh.read([row[0]])
+
+
+def is_none_or_unavailable(call: Callable[[], object]) -> bool:
+    try:
+        return call() is None
+    except Unavailable:
+        return True
 
 
 def test_an_older_version_is_taken_away_from_every_node(group: FeatureGroup) -> None:
