@@ -6,6 +6,8 @@ RUN := .venv/.requirements.stamp
 DEV := .venv/.requirements-dev.stamp
 SPARK := .venv/.requirements-spark.stamp
 FEAST := .venv-feast/.requirements.stamp
+# As many processes as there are cores, each with a home, a Redis and a database of its own; a file's tests stay together.
+SIDE_BY_SIDE := --numprocesses auto --dist loadfile
 CODE := engine catalog ingestion serving featurehub tests benchmarks examples manage.py
 
 .DEFAULT_GOAL := help
@@ -20,8 +22,8 @@ run: $(RUN) ## the whole hub on this machine, from nothing: database, Redis, dem
 	@exec $(BIN)/python -m featurehub.embedded
 
 test: $(DEV) ## every test; those of the database once more on PostgreSQL, where it is installed
-	@$(BIN)/python -m pytest $(ARGS)
-	@$(BIN)/python -m tests.postgresql $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	@$(BIN)/python -m tests.postgresql $(SIDE_BY_SIDE) $(ARGS)
 
 soak: $(DEV) ## the long tests: kills, load, fuzz, ten million rows
 	@exec $(BIN)/python -m pytest -m soak --timeout 7200 $(ARGS)

@@ -63,13 +63,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--model-kills", type=int, default=None, help="how many processes are killed")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Load the settings, so that pytest-django sets Django up."""
     from django.conf import settings
 
     assert settings.FEATUREHUB_HOME == HOME
-    if POSTGRESQL:
+    hands_out_tests = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if POSTGRESQL and not hands_out_tests:
         POSTGRESQL.start()
+
+
+def pytest_xdist_setupnodes() -> None:
+    """Each process that tests are handed out to makes an environment of its own, before its settings are loaded."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 def pytest_report_header() -> str:
