@@ -53,6 +53,7 @@ class Node:
             "cluster-config-file": self.folder / "nodes.conf",
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-require-full-coverage": "no",
+            "repl-diskless-sync-delay": 0,
             "appendonly": "yes",
             "save": "",
         }
@@ -123,6 +124,17 @@ class RedisCluster:
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
                 client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.bus_port)
         self.wait()
+
+    def with_replica(self, master: Node) -> Node:
+        """A node more, that holds what the master holds."""
+        replica = Node(self.folder / "replica")
+        self.nodes.append(replica)
+        with replica.client() as client:
+            client.execute_command("CLUSTER MEET", "127.0.0.1", master.port, master.bus_port)
+            until(lambda: master.id in str(client.execute_command("CLUSTER NODES")), "the master")
+            client.execute_command("CLUSTER REPLICATE", master.id)
+            until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+        return replica
 
     @property
     def url(self) -> str:

@@ -69,6 +69,7 @@ class Cluster:
         self._state_key = f"{prefix}:state".encode()
         self._state: tuple[bytes | None, float] = (None, -STATE_SECONDS)
         self._nodes: dict[Address, Node] = {}
+        self._addresses: dict[Node, Address] = {}
         self._masters: list[_Master] = []
         self._owners: list[Node | None] = []
         self._looking = threading.Lock()
@@ -224,7 +225,9 @@ class Cluster:
 
     def _node(self, address: Address) -> Node:
         if address not in self._nodes:
-            self._nodes.setdefault(address, Node(self._url(address), self._doubt))
+            node = Node(self._url(address), self._doubt)
+            self._addresses[node] = address
+            return self._nodes.setdefault(address, node)
         return self._nodes[address]
 
     def _url(self, address: Address) -> str:
@@ -283,7 +286,7 @@ class Cluster:
             # By two words, of which redis-py makes nothing; not on a kept connection, since who looks may end soon.
             reply = node.clients[work].execute_command("CLUSTER", "NODES")  # type: ignore[no-untyped-call]
             lines = (text(reply) or b"").decode("utf-8", "replace").splitlines()
-            own = next(address for address, known in self._nodes.items() if known is node)
+            own = self._addresses[node]
             try:
                 return [self._master(line.split(), own) for line in lines if _is_master(line.split())]
             except (IndexError, ValueError) as error:
@@ -379,8 +382,7 @@ class Cluster:
 
     def _named(self, error: redis.exceptions.AskError, asked: Node) -> Node:
         """The node that a redirection names; without a host it is that of the one which was asked."""
-        own = next(address for address, known in self._nodes.items() if known is asked)
-        return self._node((error.host.strip("[]") or own[0], error.port))
+        return self._node((error.host.strip("[]") or self._addresses[asked][0], error.port))
 
     def close(self) -> None:
         with self._in_background:

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -297,6 +298,33 @@ def test_a_server_that_is_no_cluster_says_so(private_redis_url: str) -> None:
     (port,) = free_ports(1)
     with pytest.raises(Unavailable):
         OnlineStore(f"redis+cluster://127.0.0.1:{port}", "fh").state()
+
+
+def test_a_replica_takes_over_with_the_rows_and_the_positions() -> None:
+    with closing(RedisCluster()) as cluster:
+        store = OnlineStore(cluster.url, "fh")
+        store.open_for_reading(OPEN)
+        master = next(node for node in cluster.nodes if node is not cluster.owner(store.state_key))
+        replica = cluster.with_replica(master)
+        customer = customer_of(cluster, master)
+        values = written(store, customer)
+        filled(store, 9_999, to=4)
+        store.note_servers(store.servers())
+        with master.client() as client:
+            assert client.wait(1, 5_000) == 1
+        master.kill()
+        with pytest.raises(Unavailable):
+            store.read(keys(customer))
+        with replica.client() as client:
+            client.execute_command("CLUSTER FAILOVER", "TAKEOVER")
+        until(lambda: answers(store, customer), "the replica")
+        assert cluster.nodes[-1] is replica
+        assert store.read(keys(customer)) == (b"7:aaaa", values)
+        assert store.upsert([(keys(customer)[1], row(0, 9))]) == 1
+        assert store.positions([GROUP]) == [4]
+        assert store.state() == OPEN
+        assert not may_have_evicted(store.servers(), store.known_servers())
+        store.close()
 
 
 # Slots on their way.
