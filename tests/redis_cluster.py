@@ -134,7 +134,12 @@ class RedisCluster:
             until(lambda: master.id in str(client.execute_command("CLUSTER NODES")), "the master")
             client.execute_command("CLUSTER REPLICATE", master.id)
             until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+        until(lambda: all(self._knows(node, replica) for node in self.nodes), "what every node knows of the replica")
         return replica
+
+    def _knows(self, node: Node, other: Node) -> bool:
+        with node.client() as client:
+            return other.id in str(client.execute_command("CLUSTER NODES"))
 
     @property
     def url(self) -> str:

@@ -276,8 +276,8 @@ class Cluster:
             self._looked_at = time.monotonic()
 
     def _nodes_to_ask(self) -> Iterator[Node]:
-        known = [node for node in self._owners if node is not None]
-        yield from random.sample(known, len(known)) if known else ()
+        known = [node for node, _, _ in self._masters]
+        yield from random.sample(known, len(known))
         yield from (self._node(address) for address in self._seeds)
 
     def _masters_of(self, node: Node, work: Work) -> list[_Master]:

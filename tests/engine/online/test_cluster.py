@@ -16,6 +16,7 @@ from redis.crc import key_slot
 
 from engine.entity_key import encode_key
 from engine.errors import Unavailable
+from engine.online import cluster
 from engine.online.cluster import STATE_SECONDS
 from engine.online.codec import OnlineRow, decode_row, encode_row
 from engine.online.filling import Filling
@@ -166,11 +167,12 @@ def test_the_process_that_makes_a_change_sees_it_at_once(store: OnlineStore) -> 
 
 
 def test_a_store_that_was_filled_anew_is_not_cold_to_who_knew_it_before(
-    store: OnlineStore, redis_cluster: RedisCluster
+    store: OnlineStore, redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cluster, "STATE_SECONDS", 60.0)
     reader = OnlineStore(redis_cluster.url, "fh")
     values = written(store, "C1")
-    for version in range(8):
+    for version in range(3):
         reader.read(keys("C1"))
         store.open_for_reading(State(version, f"{version:x}"))
         assert reader.read(keys("C1")) == (f"{version}:{version:x}".encode(), values)
@@ -301,12 +303,12 @@ def test_a_server_that_is_no_cluster_says_so(private_redis_url: str) -> None:
 
 
 def test_a_replica_takes_over_with_the_rows_and_the_positions() -> None:
-    with closing(RedisCluster()) as cluster:
-        store = OnlineStore(cluster.url, "fh")
+    with closing(RedisCluster()) as own:
+        store = OnlineStore(own.url, "fh")
         store.open_for_reading(OPEN)
-        master = next(node for node in cluster.nodes if node is not cluster.owner(store.state_key))
-        replica = cluster.with_replica(master)
-        customer = customer_of(cluster, master)
+        master = next(node for node in own.nodes if node is not own.owner(store.state_key))
+        replica = own.with_replica(master)
+        customer = customer_of(own, master)
         values = written(store, customer)
         filled(store, 9_999, to=4)
         store.note_servers(store.servers())
@@ -318,7 +320,7 @@ def test_a_replica_takes_over_with_the_rows_and_the_positions() -> None:
         with replica.client() as client:
             client.execute_command("CLUSTER FAILOVER", "TAKEOVER")
         until(lambda: answers(store, customer), "the replica")
-        assert cluster.nodes[-1] is replica
+        assert own.nodes[-1] is replica
         assert store.read(keys(customer)) == (b"7:aaaa", values)
         assert store.upsert([(keys(customer)[1], row(0, 9))]) == 1
         assert store.positions([GROUP]) == [4]
@@ -431,7 +433,12 @@ def test_a_script_that_a_node_does_not_know_is_given_to_it(store: OnlineStore, r
         for node in redis_cluster.nodes:
             with node.client() as client:
                 client.script_flush()
-        assert store.upsert([(key, row(0, event)) for n in range(30) for key in keys(f"C{n}")]) == 90
+        rows = [(key, row(0, event)) for n in range(30) for key in keys(f"C{n}")]
+        made = calls(redis_cluster, lambda rows=rows: store.upsert(rows))
+        assert [each["evalsha"] for each in made] == [
+            sum(redis_cluster.owner(k) is n for k, _ in rows) for n in redis_cluster.nodes
+        ]
+        assert not any("eval" in each for each in made)
         store.publish(State(7 + event, "aaaa"))
         assert store.state() == State(7 + event, "aaaa")
 
@@ -580,13 +587,14 @@ def test_positions_do_not_follow_slots_that_came_without_their_rows(
 ) -> None:
     store.note_servers(store.servers())
     filled(store, *range(20), to=4)
-    source, target = redis_cluster.owner(slot("C1")), redis_cluster.nodes[2]
-    target = target if target is not source else redis_cluster.nodes[0]
-    redis_cluster.begin_move(slot("C1"), target)
+    target, source, _ = redis_cluster.nodes
+    customer = customer_of(redis_cluster, source)
+    redis_cluster.begin_move(slot(customer), target)
     with source.client() as client:
-        client.delete(*client.execute_command("CLUSTER GETKEYSINSLOT", slot("C1"), 100))
-    redis_cluster.end_move(slot("C1"), target)
-    assert store.read(keys("C1"))[0] is None
+        client.delete(*client.execute_command("CLUSTER GETKEYSINSLOT", slot(customer), 100))
+    redis_cluster.end_move(slot(customer), target)
+    assert store.read(keys(customer))[0] is None
+    assert store.state() == OPEN  # which is looked for in one slot of each node
     store.carry_positions(store.servers(), [GROUP])
     assert store.positions([GROUP]) == [NOTHING]
 
