@@ -232,6 +232,7 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
         CatalogState.objects.filter(pk=1).update(epoch=epoch)
         faults.hit("rebuild.after_epoch")
         stores.online().close_for_reading()
+        stores.online().begin_filling(epoch)
         faults.hit("rebuild.after_close")
         servers = stores.online().servers()
         full = may_have_evicted(servers, stores.online().known_servers())

@@ -277,9 +277,18 @@ class OnlineStore:
         self._redis.run(scripts.PUBLISH, [self.state_key], [state.catalog_version, state.epoch], work="write")
         self._redis.forget_state()
 
+    def begin_filling(self, epoch: str) -> None:
+        """Say that what the store holds from now on is of this epoch; on a cluster in every slot, by a mark that goes
+        where its rows go."""
+        self._redis.mark(epoch)
+
     def open_for_reading(self, state: State) -> None:
-        """Declare the store filled: from now on readers trust what it holds."""
-        self._redis.mark(state.epoch)
+        """Declare the store filled, since `begin_filling`: from now on readers trust what it holds.
+
+        Raises Unavailable where a node of a cluster lost its rows meanwhile, and with them its marks.
+        """
+        if not self._redis.is_marked(state.epoch, everywhere=True):
+            raise Unavailable("A node of the Redis Cluster lost its rows while it was filled; it is filled again.")
         self._redis.command("SET", self.state_key, f"{state.catalog_version}:{state.epoch}", work="write")
         self._redis.forget_state()
 

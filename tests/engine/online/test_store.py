@@ -74,6 +74,12 @@ def one_store(redis_clean: redis.Redis, private_redis_url: str) -> Iterator[Onli
     store.close()
 
 
+def opened(store: OnlineStore, state: State) -> None:
+    """Fill the store with nothing, and open it."""
+    store.begin_filling(state.epoch)
+    store.open_for_reading(state)
+
+
 def key(customer: str) -> bytes:
     return row_key(b"fh:customer_purchases:1:{", encode_key([customer]))
 
@@ -264,7 +270,7 @@ def test_missing_keys_read_as_none_in_their_places(store: OnlineStore) -> None:
 
 def test_stores_of_different_prefixes_do_not_meet(store: OnlineStore, url: str) -> None:
     other = OnlineStore(url, "staging")
-    other.open_for_reading(State(3, "aaaa"))
+    opened(other, State(3, "aaaa"))
     assert store.state() is None
     assert (store.row_prefix("visits", 2), other.row_prefix("visits", 2)) == (b"fh:visits:2:{", b"staging:visits:2:{")
     other.close()
@@ -298,7 +304,7 @@ def test_an_empty_redis_has_no_state(store: OnlineStore) -> None:
 
 
 def test_a_filled_store_has_the_state_it_was_opened_with(store: OnlineStore) -> None:
-    store.open_for_reading(State(812, "5f0c2a9be1d47736"))
+    opened(store, State(812, "5f0c2a9be1d47736"))
     assert store.state() == State(812, "5f0c2a9be1d47736")
     raw, _ = store.read([])
     assert raw == b"812:5f0c2a9be1d47736"
@@ -318,7 +324,7 @@ def test_a_filled_store_has_the_state_it_was_opened_with(store: OnlineStore) -> 
     ids=["higher", "more digits", "the same", "lower", "another epoch", "a shorter epoch"],
 )
 def test_publishing_raises_the_version_of_this_epoch_only(store: OnlineStore, published: State, seen: State) -> None:
-    store.open_for_reading(State(812, "aaaa"))
+    opened(store, State(812, "aaaa"))
     store.publish(published)
     assert store.state() == seen
 
@@ -329,8 +335,8 @@ def test_publishing_does_not_open_a_cold_store(store: OnlineStore) -> None:
 
 
 def test_a_new_filling_may_have_any_version(store: OnlineStore) -> None:
-    store.open_for_reading(State(812, "aaaa"))
-    store.open_for_reading(State(3, "bbbb"))
+    opened(store, State(812, "aaaa"))
+    opened(store, State(3, "bbbb"))
     assert store.state() == State(3, "bbbb")
 
 
