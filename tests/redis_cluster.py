@@ -154,10 +154,10 @@ class RedisCluster:
             info = client.execute_command("CLUSTER INFO")
         return bool(info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS))
 
-    def owner(self, key: bytes | int) -> Node:
-        """The node that holds the slot of the key, or the slot."""
+    def owner(self, key: bytes | int, *, asked: Node | None = None) -> Node:
+        """The node that holds the slot of the key, or the slot, as the one that is asked knows."""
         slot = key if isinstance(key, int) else key_slot(key)
-        with self.nodes[0].client() as client:
+        with (asked or self.nodes[0]).client() as client:
             for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER SLOTS"):
                 if first <= slot <= last:
                     return next(node for node in self.nodes if node.port == port)
@@ -182,6 +182,7 @@ class RedisCluster:
 
     def end_move(self, slot: int, target: Node) -> None:
         self._say_of(slot, target, "NODE", target.id)
+        until(lambda: all(self.owner(slot, asked=node) is target for node in self.nodes), "who has the slot")
 
     def _say_of(self, slot: int, first: Node, *what: str) -> None:
         """Tell every node something of a slot, one of them first."""
@@ -204,7 +205,8 @@ class RedisCluster:
                 client.flushall()
         for slot, source in self._moved.items():
             self._say_of(slot, source, "STABLE")
-            self.end_move(slot, source)
+            if self.owner(slot) is not source:
+                self.move(slot, source)
         self._moved.clear()
         self.wait()
 

@@ -358,7 +358,9 @@ class Cluster:
         return texts(self._ask([command], work)[0], 1)
 
     def _follow(self, command: _Command, error: redis.ResponseError, work: Work) -> object:
-        for _ in range(REDIRECTIONS):
+        for times in range(REDIRECTIONS):
+            if times > 1 or isinstance(error, redis.exceptions.TryAgainError):
+                time.sleep(TRY_AGAIN_SECONDS)  # the nodes do not agree yet on who has the slot, or on who has the key
             node, before = self._owner(command.slot), list[Arguments]()
             if isinstance(error, redis.exceptions.AskError):
                 node = self._named(error, node)
@@ -367,9 +369,7 @@ class Cluster:
                     self._doubt()
                 else:
                     before = [("ASKING",)]
-            elif isinstance(error, redis.exceptions.TryAgainError):
-                time.sleep(TRY_AGAIN_SECONDS)
-            elif not isinstance(error, redis.exceptions.NoScriptError):
+            elif not isinstance(error, redis.exceptions.TryAgainError | redis.exceptions.NoScriptError):
                 break
             with node.asking():
                 ends = time.monotonic() + TIMEOUT_SECONDS[work]
