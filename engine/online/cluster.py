@@ -8,6 +8,7 @@ than STATE_SECONDS. Why it is so: docs/adr/0019-a-mark-in-every-slot.md.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -247,21 +248,22 @@ class Cluster:
                 return
             if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS:
                 raise Unavailable("The online store does not answer: it did not a moment ago.")
-            self._look_at_all("look")
+            self._look_at_all("look", "look again")
         finally:
             self._looking.release()
 
-    def _look(self, work: Work) -> list[_Master]:
+    def _look(self, *works: Work) -> list[_Master]:
         """The masters, from the first node that tells; from now on commands go by it."""
         with self._looking:
-            return self._look_at_all(work)
+            return self._look_at_all(*works)
 
-    def _look_at_all(self, work: Work) -> list[_Master]:
+    def _look_at_all(self, *works: Work) -> list[_Master]:
+        """With the time-outs of each kind of work in turn, for LOOK_SECONDS and the last one of them."""
         began = time.monotonic()
         failed = Unavailable("The online store does not answer: no node of the Redis Cluster is known.")
-        nodes = dict.fromkeys(self._nodes_to_ask())
+        nodes = sorted(dict.fromkeys(self._nodes_to_ask()), key=lambda node: node.is_held_to_be_down)
         try:
-            for node in sorted(nodes, key=lambda node: node.is_held_to_be_down):
+            for work, node in itertools.product(works, nodes):
                 try:
                     masters = self._masters_of(node, work)
                 except Unavailable as error:
@@ -308,7 +310,7 @@ class Cluster:
 
     def _look_in_background(self) -> None:
         try:
-            self._look("look")
+            self._look("look", "look again")
         except Unavailable as error:
             log.warning("the nodes of the Redis Cluster cannot be found out: %s", error.detail)
         finally:

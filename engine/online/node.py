@@ -15,15 +15,15 @@ from engine.errors import Unavailable
 from engine.online.breaker import Breaker
 from engine.online.kept import KeptConnections
 
-#: What is waited for: look, which server of a cluster holds what; read, a vector; write, a push; bulk, what nobody
-#: waits for.
-Work = Literal["look", "read", "write", "bulk"]
+#: What is waited for: look, which server of a cluster holds what, and once more when nobody told in time; read, a
+#: vector; write, a push; bulk, what nobody waits for.
+Work = Literal["look", "look again", "read", "write", "bulk"]
 
 CONNECT_TIMEOUT_SECONDS = 0.1
 #: How long an answer may take. Who looks goes on to the next node, and has yet to read. A push has somebody waiting for
 #: its answer; what Redis does not take in this time is brought later. Nobody waits for bulk work, and its calls are the
 #: longest.
-TIMEOUT_SECONDS: dict[Work, float] = {"look": 0.03, "read": 0.2, "write": 1.0, "bulk": 5.0}
+TIMEOUT_SECONDS: dict[Work, float] = {"look": 0.03, "look again": 0.1, "read": 0.2, "write": 1.0, "bulk": 5.0}
 
 #: What says that nobody is there or that somebody hangs, as against a server that answers with an error.
 NO_ANSWER = (redis.ConnectionError, redis.TimeoutError, OSError)

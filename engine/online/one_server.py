@@ -20,6 +20,7 @@ class OneServer:
 
     def __init__(self, url: str, prefix: str) -> None:
         self._node = Node(url)
+        self._kept = self._node.kept["read"]
         self._state_key = f"{prefix}:state".encode()
         self._shares = (Share("", self._node),)
         self._script = cache(self._register)
@@ -30,7 +31,7 @@ class OneServer:
     def read(self, keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
         """The raw state and the values of `keys`, in order, in one command."""
         with self._node.asking():
-            state, *values = texts(self._node.kept["read"].mget([self._state_key, *keys]), len(keys) + 1)
+            state, *values = texts(self._kept.mget([self._state_key, *keys]), len(keys) + 1)
         return state, values
 
     def upsert(self, rows: Sequence[Row]) -> int:
