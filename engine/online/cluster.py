@@ -8,16 +8,11 @@ than STATE_SECONDS. Why it is so: docs/adr/0019-a-mark-in-every-slot.md.
 
 from __future__ import annotations
 
-import itertools
-import logging
-import random
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha1
-from urllib.parse import SplitResult, urlsplit
 
 import redis
 import redis.exceptions
@@ -30,24 +25,15 @@ from engine.online.node import TIMEOUT_SECONDS, Node, Work, understanding
 from engine.online.one_server import Row
 from engine.online.replies import number, text, texts
 from engine.online.share import SLOTS, Share, numbers, tags
-
-log = logging.getLogger(__name__)
-
-SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
-DEFAULT_PORT = 6379
+from engine.online.topology import Topology
 
 #: How old the state may be that rows are read by. A change shows within 100 ms; the other half is for the reading.
 STATE_SECONDS = 0.05
 #: How often a command is sent on to the node that another one names.
 REDIRECTIONS = 5
-#: How long all attempts to learn which node holds what may take, so that a read that waits for it ends in time.
-LOOK_SECONDS = 0.15
-SECONDS_BETWEEN_LOOKS = 0.25
 #: Commands that are on their way to all nodes at a time.
 COMMANDS_AT_ONCE = 2_000
 TRY_AGAIN_SECONDS = 0.01
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +49,10 @@ class Cluster:
     """The cluster that the servers of `url` belong to; every method raises Unavailable. It has those of OneServer."""
 
     def __init__(self, url: str, prefix: str) -> None:
-        parts = urlsplit(url)
-        self._parts = parts
-        self._seeds = [_address(part) for part in parts.netloc.rpartition("@")[2].split(",")]
+        self._topology = Topology(url)
         self._prefix = prefix
         self._state_key = f"{prefix}:state".encode()
         self._state: tuple[bytes | None, float] = (None, -STATE_SECONDS)
-        self._nodes: dict[Address, Node] = {}
-        self._addresses: dict[Node, Address] = {}
-        self._masters: list[_Master] = []
-        self._owners: list[Node | None] = []
-        self._looking = threading.Lock()
-        self._in_background = threading.Lock()
-        self._looked_at = -SECONDS_BETWEEN_LOOKS
 
     # Rows.
 
@@ -178,9 +155,7 @@ class Cluster:
     @understanding()
     def is_marked(self, epoch: str, *, everywhere: bool = False) -> bool:
         """Whether the rows of every node, or `everywhere` of every slot, are those of this epoch."""
-        if not self._masters:
-            self._look_first()
-        of_nodes = [next(numbers(slots)) for _, slots, _ in self._masters if slots]
+        of_nodes = [next(numbers(master.slots)) for master in self._topology.known() if master.slots]
         all_slots = range(SLOTS) if everywhere else of_nodes
         for slots in _some_at_a_time(all_slots):
             marks = self._ask([_Command(slot, ("GET", self._mark(slot))) for slot in slots], "bulk")
@@ -196,125 +171,24 @@ class Cluster:
 
     def node_of(self, key: bytes) -> Node:
         """The node on which the key lies."""
-        return self._owner(key_slot(key))
+        return self._topology.owner(key_slot(key))
 
     def shares(self) -> tuple[Share, ...]:
         """What each master that has slots holds, as the cluster has it now, by slot."""
-        shares = (Share(slots, node) for node, slots, _ in self._look("read") if slots)
+        shares = (Share(master.slots, master.node) for master in self._topology.look("read") if master.slots)
         return tuple(sorted(shares, key=lambda share: next(numbers(share.slots))))
 
     def shares_at_rest(self) -> tuple[Share, ...]:
         """The same; raises Unavailable while slots are moved, since a key on its way would be missed."""
         shares = self.shares()
         for share in shares:
-            if any(is_moving for _, _, is_moving in self._masters_of(share.node, "bulk")):  # each tells of its own
+            if any(master.is_moving for master in self._topology.asked_of(share.node, "bulk")):  # each tells of its own
                 raise Unavailable("Slots of the Redis Cluster are being moved; this has to wait until that is done.")
         return shares
 
     def idle_nodes(self) -> Iterator[Node]:
         """The masters that hold no slot yet, as of the last `shares`."""
-        return (node for node, slots, _ in self._masters if not slots)
-
-    def _owner(self, slot: int) -> Node:
-        if not self._owners:
-            self._look_first()
-        node = self._owners[slot]
-        if node is None:
-            self._doubt()
-            raise Unavailable(f"No node of the Redis Cluster holds slot {slot}.")
-        return node
-
-    def _node(self, address: Address) -> Node:
-        if address not in self._nodes:
-            node = Node(self._url(address), self._doubt)
-            self._addresses[node] = address
-            return self._nodes.setdefault(address, node)
-        return self._nodes[address]
-
-    def _url(self, address: Address) -> str:
-        host, port = address
-        who, at, _ = self._parts.netloc.rpartition("@")
-        place = f"{who}{at}[{host}]:{port}" if ":" in host else f"{who}{at}{host}:{port}"
-        return SplitResult(SCHEMES[self._parts.scheme], place, "/0", self._parts.query, "").geturl()
-
-    # Which node holds what.
-
-    def _look_first(self) -> None:
-        """Look, unless another thread does or just has: all of them together wait no longer than one."""
-        if not self._looking.acquire(timeout=LOOK_SECONDS):
-            raise Unavailable("The online store does not answer: the nodes of the Redis Cluster are being looked for.")
-        try:
-            if self._owners:
-                return
-            if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS:
-                raise Unavailable("The online store does not answer: it did not a moment ago.")
-            self._look_at_all("look", "look again")
-        finally:
-            self._looking.release()
-
-    def _look(self, *works: Work) -> list[_Master]:
-        """The masters, from the first node that tells; from now on commands go by it."""
-        with self._looking:
-            return self._look_at_all(*works)
-
-    def _look_at_all(self, *works: Work) -> list[_Master]:
-        """With the time-outs of each kind of work in turn, for LOOK_SECONDS and the last one of them."""
-        began = time.monotonic()
-        failed = Unavailable("The online store does not answer: no node of the Redis Cluster is known.")
-        nodes = sorted(dict.fromkeys(self._nodes_to_ask()), key=lambda node: node.is_held_to_be_down)
-        try:
-            for work, node in itertools.product(works, nodes):
-                try:
-                    masters = self._masters_of(node, work)
-                except Unavailable as error:
-                    failed = error
-                    if time.monotonic() - began > LOOK_SECONDS:
-                        break
-                else:
-                    self._masters, self._owners = masters, _owners(masters)
-                    return masters
-            raise failed
-        finally:
-            self._looked_at = time.monotonic()
-
-    def _nodes_to_ask(self) -> Iterator[Node]:
-        known = [node for node, _, _ in self._masters]
-        yield from random.sample(known, len(known))
-        yield from (self._node(address) for address in self._seeds)
-
-    def _masters_of(self, node: Node, work: Work) -> list[_Master]:
-        """The masters as this node knows them."""
-        with node.asking():
-            # By two words, of which redis-py makes nothing; not on a kept connection, since who looks may end soon.
-            reply = node.clients[work].execute_command("CLUSTER", "NODES")  # type: ignore[no-untyped-call]
-            lines = (text(reply) or b"").decode("utf-8", "replace").splitlines()
-            own = self._addresses[node]
-            try:
-                return [self._master(line.split(), own) for line in lines if _is_master(line.split())]
-            except (IndexError, ValueError) as error:
-                raise redis.InvalidResponse("CLUSTER NODES was asked for, and something else was answered") from error
-
-    def _master(self, words: list[str], asked: Address) -> _Master:
-        host, _, port = words[1].partition("@")[0].rpartition(":")
-        slots = ",".join(word for word in words[8:] if not word.startswith("["))
-        is_moving = any(word.startswith("[") for word in words[8:])
-        return self._node((host.strip("[]") or asked[0], int(port))), slots, is_moving
-
-    def _doubt(self) -> None:
-        """Look again, in a thread of its own: the one that asks has waited long enough."""
-        if time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS or not self._in_background.acquire(
-            blocking=False
-        ):
-            return
-        threading.Thread(target=self._look_in_background, name="redis-cluster-look", daemon=True).start()
-
-    def _look_in_background(self) -> None:
-        try:
-            self._look("look", "look again")
-        except Unavailable as error:
-            log.warning("the nodes of the Redis Cluster cannot be found out: %s", error.detail)
-        finally:
-            self._in_background.release()
+        return (master.node for master in self._topology.known() if not master.slots)
 
     # Asking.
 
@@ -329,7 +203,7 @@ class Cluster:
     def _sent_at_once(self, commands: Sequence[_Command], work: Work, script: str) -> list[object]:
         by_node: dict[Node, list[int]] = {}
         for place, command in enumerate(commands):
-            by_node.setdefault(self._owner(command.slot), []).append(place)
+            by_node.setdefault(self._topology.owner(command.slot), []).append(place)
         # A node that was started anew or has just taken over knows no script.
         before: list[Arguments] = [("SCRIPT", "LOAD", script)] if script else []
         ends = time.monotonic() + TIMEOUT_SECONDS[work]
@@ -363,12 +237,11 @@ class Cluster:
         for times in range(REDIRECTIONS):
             if times > 1 or isinstance(error, redis.exceptions.TryAgainError):
                 time.sleep(TRY_AGAIN_SECONDS)  # the nodes do not agree yet on who has the slot, or on who has the key
-            node, before = self._owner(command.slot), list[Arguments]()
+            node, before = self._topology.owner(command.slot), list[Arguments]()
             if isinstance(error, redis.exceptions.AskError):
-                node = self._named(error, node)
+                node = self._topology.named(error, node)
                 if isinstance(error, redis.exceptions.MovedError):
-                    self._owners[command.slot] = node
-                    self._doubt()
+                    self._topology.moved(command.slot, node)
                 else:
                     before = [("ASKING",)]
             elif not isinstance(error, redis.exceptions.TryAgainError | redis.exceptions.NoScriptError):
@@ -382,18 +255,8 @@ class Cluster:
         with understanding():
             raise error
 
-    def _named(self, error: redis.exceptions.AskError, asked: Node) -> Node:
-        """The node that a redirection names; without a host it is that of the one which was asked."""
-        return self._node((error.host.strip("[]") or self._addresses[asked][0], error.port))
-
     def close(self) -> None:
-        with self._in_background:
-            for node in list(self._nodes.values()):
-                node.close()
-
-
-#: A master, its slots as text, and whether some of them are on their way, as far as it was the one that was asked.
-_Master = tuple[Node, str, bool]
+        self._topology.close()
 
 
 def _upserts(rows: Iterable[Row]) -> list[_Command]:
@@ -426,21 +289,3 @@ def _is_half_moved(error: redis.ResponseError) -> bool:
         error, redis.exceptions.MovedError
     )
     return is_asked_elsewhere or isinstance(error, redis.exceptions.TryAgainError)
-
-
-def _is_master(words: list[str]) -> bool:
-    flags = words[2].split(",")
-    return "master" in flags and not {"noaddr", "handshake"} & set(flags)
-
-
-def _owners(masters: Iterable[_Master]) -> list[Node | None]:
-    owners: list[Node | None] = [None] * SLOTS
-    for node, slots, _ in masters:
-        for slot in numbers(slots):
-            owners[slot] = node
-    return owners
-
-
-def _address(text: str) -> Address:
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or "", parts.port or DEFAULT_PORT

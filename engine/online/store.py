@@ -18,7 +18,7 @@ import redis.exceptions
 import redis.lock
 
 from engine.errors import Unavailable
-from engine.online import cluster, scripts, server
+from engine.online import scripts, server, topology
 from engine.online.cluster import Cluster
 from engine.online.node import Node
 from engine.online.one_server import OneServer
@@ -77,7 +77,7 @@ class OnlineStore:
         self.state_key = f"{prefix}:state".encode()
         self.pace = Pace(bulk_rows_per_second)
         self._server_key = f"{prefix}:server".encode()
-        is_cluster = url.partition("://")[0] in cluster.SCHEMES
+        is_cluster = url.partition("://")[0] in topology.SCHEMES
         self._redis: OneServer | Cluster = Cluster(url, prefix) if is_cluster else OneServer(url, prefix)
 
     # Rows.

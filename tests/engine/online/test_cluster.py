@@ -319,10 +319,22 @@ def fails_or_answers(store: OnlineStore, started: threading.Barrier, took: list[
     took.append(time.perf_counter() - began)
 
 
-def test_a_server_that_is_no_cluster_says_so(private_redis_url: str) -> None:
-    (port,) = free_ports(1)
-    with pytest.raises(Unavailable):
-        OnlineStore(f"redis+cluster://127.0.0.1:{port}", "fh").state()
+def test_a_node_that_knows_of_no_slots_is_not_believed(
+    store: OnlineStore, redis_cluster: RedisCluster, tmp_path: Path
+) -> None:
+    lone = Node(tmp_path / "lone")
+    try:
+        values = written(store, "C1")
+        for _ in range(5):
+            fresh = OnlineStore(redis_cluster.url.replace("://", f"://127.0.0.1:{lone.port},"), "fh")
+            assert fresh.read(keys("C1")) == (b"7:aaaa", values)
+            fresh.close()
+        alone = OnlineStore(f"redis+cluster://127.0.0.1:{lone.port}", "fh")
+        with pytest.raises(Unavailable, match="knows none that holds a slot"):
+            alone.read(keys("C1"))
+        alone.close()
+    finally:
+        lone.kill()
 
 
 def test_a_replica_takes_over_with_the_rows_and_the_positions() -> None:
