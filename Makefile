@@ -11,7 +11,7 @@ SIDE_BY_SIDE := --numprocesses auto --dist loadfile
 CODE := engine catalog ingestion serving featurehub tests benchmarks examples manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check format bench spark feast clean
+.PHONY: help run test soak check format openapi bench spark feast clean
 # A recipe that fails leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
@@ -37,6 +37,9 @@ check: $(DEV) ## format, lint, types, migrations up to date
 format: $(DEV) ## write the code as `make check` wants it
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+openapi: $(RUN) ## write docs/openapi.json, the API described; a test compares it with the code
+	@$(BIN)/python manage.py spectacular --validate --fail-on-warn --format openapi-json --file docs/openapi.json
 
 bench: $(DEV) ## the benchmarks, beside the limit and Feast
 	@$(MAKE) --silent $(FEAST) || true  # without it the table says that it is not there

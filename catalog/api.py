@@ -70,7 +70,7 @@ class FeatureSerializer(serializers.Serializer[Any]):
     type = serializers.ChoiceField(FeatureType.values)
     dtype = serializers.CharField(help_text="int64, float64, bool, string, timestamp, embedding(dim) or list<item>.")
     entity = serializers.CharField()
-    status = serializers.ChoiceField(Status.choices)
+    status = serializers.ChoiceField(Status.values)
     owner = serializers.CharField(allow_null=True)
     tags = serializers.ListField(child=serializers.CharField())
     version = serializers.IntegerField(help_text="The version of its group.")

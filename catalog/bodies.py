@@ -99,9 +99,10 @@ def _plain(body: bytes) -> Any:
         return _DOUBTFUL
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        written = orjson.dumps(document)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # it reads what is nested deeper than it writes
         return _DOUBTFUL
-    return document if orjson.dumps(document).count(b":") == body.count(b":") else _DOUBTFUL
+    return document if written.count(b":") == body.count(b":") else _DOUBTFUL
 
 
 def _judged(body: bytes) -> Any:

@@ -80,4 +80,4 @@ def readers_of(thing: Thing) -> list[str]:
         return []
     features = Feature.objects.filter(pk=thing.pk) if isinstance(thing, Feature) else thing.features.all()
     services = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features)
-    return [*(str(service) for service in services.distinct()), *usage.readers(features)]
+    return [*map(str, services.distinct()), *map(str, usage.readers(features))]

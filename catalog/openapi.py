@@ -27,9 +27,11 @@ PROBLEMS = {
     404: "What the address names does not exist.",
     409: "The state of the catalog does not allow it.",
     410: "An archived feature was asked for.",
+    412: "It was changed since the version that `If-Match` names; `etag` and `present` are what it is now.",
     413: "More than one request may ask for or send.",
     415: "A body of a type or an encoding that the route does not read.",
-    422: "Rows or a source that break the types or the rules of their group.",
+    422: "Rows, a source or a definition that break the types or the rules of what they are for.",
+    428: "A change without `If-Match`.",
     429: "The key asks faster than its limit; `Retry-After` says when to try again.",
     503: "A store does not answer, or is being rebuilt; `Retry-After` says when to try again.",
 }
@@ -115,7 +117,6 @@ class OpenApiView(SpectacularJSONAPIView):
 
     scopes = {"GET": READ}
     permission_classes = [HasScope]
-    custom_settings = {"PREPROCESSING_HOOKS": ["catalog.openapi.without_trailing_slash"]}
 
 
 class DocsView(SpectacularSwaggerView):

@@ -22,6 +22,7 @@ from engine.errors import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    StaleEdit,
     TooManyRequests,
     Unavailable,
 )
@@ -35,7 +36,10 @@ RETRY_AFTER_SECONDS = "1"
 def problem_of(error: FeaturehubError, *, instance: str = "") -> dict[str, Any]:
     """The problem document of one of our errors."""
     errors = [{"pointer": p.pointer, "detail": p.detail, "did_you_mean": list(p.did_you_mean)} for p in error.problems]
-    return _problem(error.status, error.code, error.detail, instance=instance, errors=errors)
+    problem = _problem(error.status, error.code, error.detail, instance=instance, errors=errors)
+    if isinstance(error, StaleEdit) and error.etag:
+        return problem | {"etag": error.etag, "present": error.present}
+    return problem
 
 
 def _problem(status: int, code: str, detail: str, *, instance: str, errors: list[Any] | None = None) -> dict[str, Any]:
@@ -114,6 +118,8 @@ def _of_drf(error: exceptions.APIException, path: str) -> dict[str, Any]:
 def _headers_of(error: FeaturehubError) -> dict[str, str]:
     if isinstance(error, TooManyRequests):
         return {"Retry-After": str(error.retry_after_seconds)}
+    if isinstance(error, StaleEdit) and error.etag:
+        return {"ETag": error.etag}
     return _headers(error.status)
 
 
@@ -130,7 +136,10 @@ def server_problem(path: str) -> dict[str, Any]:
 def respond(problem: dict[str, Any], headers: dict[str, str] | None = None) -> HttpResponse:
     """The HTTP answer that carries a problem document."""
     return HttpResponse(
-        orjson.dumps(problem), status=problem["status"], content_type=CONTENT_TYPE, headers=headers or {}
+        orjson.dumps(problem, option=orjson.OPT_UTC_Z),
+        status=problem["status"],
+        content_type=CONTENT_TYPE,
+        headers=headers or {},
     )
 
 

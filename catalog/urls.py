@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import re_path
 
 from catalog import api, health, metrics
+from catalog.registry import urls as registry_urls
 
 urlpatterns = [
     re_path(r"^health/?$", health.HealthView.as_view(), name="health"),
@@ -18,4 +19,5 @@ urlpatterns = [
         api.FeatureMetadataView.as_view(),
         name="feature-metadata",
     ),
+    *registry_urls.urlpatterns,
 ]

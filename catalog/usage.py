@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django.contrib.auth.models import User
@@ -79,8 +80,20 @@ def forget_old() -> int:
     return FeatureUse.objects.filter(day__lt=timezone.now().date() - timedelta(days=KEPT_DAYS)).delete()[0]
 
 
-def readers(features: QuerySet[Feature]) -> list[str]:
-    """Who has read one of the features in the last DAYS and could go on, as people know them; the latest first.
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who has read something in the last DAYS, as people know them: how often, and when last (UTC)."""
+
+    name: str
+    requests: int
+    last_day: date
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.requests:,} requests, the last on {self.last_day})"
+
+
+def readers(features: QuerySet[Feature]) -> list[Reader]:
+    """Who has read one of the features in the last DAYS and could go on; the latest first.
 
     A key that was revoked or has expired, and a person who may not log in any more, read nothing again.
     """
@@ -89,9 +102,7 @@ def readers(features: QuerySet[Feature]) -> list[str]:
     found = list(uses.annotate(last=Max("day"), requests_of_all=Sum("requests")).order_by("-last", "reader"))
     names = _names({row["reader"] for row in found})
     return [
-        f"{names[row['reader']]} ({row['requests_of_all']:,} requests, the last on {row['last']})"
-        for row in found
-        if row["reader"] in names
+        Reader(names[row["reader"]], row["requests_of_all"], row["last"]) for row in found if row["reader"] in names
     ]
 
 

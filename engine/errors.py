@@ -10,6 +10,7 @@ FeaturehubError
 │   ├── UnknownName         400  a name that the catalog does not have (near names are offered)
 │   ├── AmbiguousName       400  a bare feature name that stands in several groups
 │   ├── TooLarge            413  more rows or values than one request may ask for or send
+│   ├── IfMatchMissing      428  a change that does not say which version of the thing it is a change of
 │   ├── UnsupportedMediaType 415 a body of a type or an encoding that the route does not read
 │   └── IdempotencyKeyReused 422 another request under a key that has been used
 ├── NotFound                404  the thing named by the address does not exist
@@ -20,6 +21,7 @@ FeaturehubError
 ├── Conflict                409  the catalog's state does not allow it
 │   ├── FeatureNotActive    409  a draft feature was asked for
 │   ├── SchemaMoved         409  the group kept changing while rows were computed for it (retryable)
+│   ├── StaleEdit           412  a change of a version that is not the present one any more
 │   └── StillRead           409  something that is still read cannot be archived
 ├── FeatureArchived         410  an archived feature was asked for
 ├── RunFailed               500  a run that ended without landing; nothing of it is visible
@@ -36,6 +38,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,11 @@ class UnsupportedMediaType(InvalidInput):
     status = 415
 
 
+class IfMatchMissing(InvalidInput):
+    code = "if_match_missing"
+    status = 428
+
+
 class IdempotencyKeyReused(InvalidInput):
     code = "idempotency_key_reused"
     status = 422
@@ -171,6 +179,17 @@ class FeatureNotActive(Conflict):
 class SchemaMoved(Conflict):
     code = "schema_moved"
     retryable = True
+
+
+class StaleEdit(Conflict):
+    """`etag` and `present`: the version that it would have to be a change of, and what the thing is in it; if known."""
+
+    code = "stale_edit"
+    status = 412
+
+    def __init__(self, detail: str, *, etag: str = "", present: dict[str, Any] | None = None) -> None:
+        self.etag, self.present = etag, present
+        super().__init__(detail)
 
 
 class StillRead(Conflict):

@@ -244,7 +244,12 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Register, ingest, serve and train with features.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
-    "ENUM_NAME_OVERRIDES": {"FeatureStatusEnum": "catalog.models.status.Status"},
+    "PREPROCESSING_HOOKS": ["catalog.openapi.without_trailing_slash"],
+    "ENUM_NAME_OVERRIDES": {
+        "FeatureStatusEnum": "catalog.models.status.Status.values",
+        "RunKindEnum": "catalog.models.run.RunKind.values",
+        "DataSourceKindEnum": ["file"],
+    },
     # From this server, so that the page works without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

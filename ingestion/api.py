@@ -18,8 +18,9 @@ from catalog.api import json_response
 from catalog.bodies import parse_object, read_body
 from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.openapi import documented, in_header, in_path, in_query
+from catalog.parameters import parameters
 from engine.entity_key import parse_id
-from engine.errors import Conflict, InvalidInput, InvalidSource, NotFound, Problem, Unavailable, near_names
+from engine.errors import Conflict, InvalidInput, InvalidSource, NotFound, Unavailable
 from ingestion.idempotency import Repeatable, check_key, fingerprint
 from ingestion.push import OnError, Pushed, delete, find_group, find_target, push
 from ingestion.push_bodies import ARROW, JSON, content_type_of, rows_in
@@ -146,16 +147,6 @@ class GroupRowView(APIView):
 def pushed_response(pushed: Pushed) -> HttpResponse:
     """200 with the counts, 202 while the online store does not show the rows."""
     return json_response(pushed.counts(), status=200 if pushed.online == "applied" else 202)
-
-
-def parameters(request: Request, *known: str) -> dict[str, str]:
-    """The query's parameters; raises InvalidInput for one that is not known or stands twice."""
-    given = request.query_params
-    problems = [Problem(name, "unknown parameter", near_names(name, known)) for name in given if name not in known]
-    problems += [Problem(name, "stands more than once") for name in given if len(given.getlist(name)) > 1]
-    if problems:
-        raise InvalidInput(f"The query's parameters are {', '.join(known)}.", problems)
-    return {name: str(given[name]) for name in given}
 
 
 def on_error_of(given: dict[str, str]) -> OnError:

@@ -19,9 +19,10 @@ from catalog.api import json_response
 from catalog.bodies import read_object, require_keys
 from catalog.models import RunKind
 from catalog.openapi import documented, in_path, in_query
+from catalog.parameters import parameters
 from catalog.writable import group_named
 from engine.errors import InvalidInput, Problem
-from ingestion.api import RunSerializer, hand_over, parameters
+from ingestion.api import RunSerializer, hand_over
 from ingestion.models import QuarantinedRule, QuarantineState
 from ingestion.push import find_group
 from ingestion.settle import Selection, discard, queue_replay, rules_of

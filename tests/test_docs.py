@@ -444,8 +444,9 @@ def errors_of(error: type[FeaturehubError]) -> Iterator[type[FeaturehubError]]:
         yield from errors_of(found)
 
 
-def test_every_route_of_the_api_is_in_the_guide_and_no_other() -> None:
-    rows = re.findall(r"^\| `[A-Z]+ (/[^`]+)` \|", (DOCS / "guide-serving.md").read_text(), re.MULTILINE)
+def test_every_route_of_the_api_is_in_a_guide_and_no_other() -> None:
+    guides = "".join((DOCS / page).read_text() for page in ("guide-serving.md", "guide-registry.md"))
+    rows = re.findall(r"^\| `[A-Z]+ (/[^`]+)` \|", guides, re.MULTILINE)
     patterns = [*catalog_urls.urlpatterns, *ingestion_urls.urlpatterns, *serving_urls.urlpatterns]
     api = [pattern for pattern in patterns if hasattr(pattern.callback, "cls")]  # what DRF answers; pages are no API
     assert set(rows) == {simplify_regex(str(pattern.pattern)).rstrip("/") for pattern in api}

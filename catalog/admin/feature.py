@@ -9,7 +9,7 @@ from django import forms
 from django.contrib import admin
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.db import models
-from django.db.models import Case, Max, Q, QuerySet, Value, When
+from django.db.models import Max, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -26,18 +26,10 @@ from catalog.admin.rules import RULES, RuleFields, rules_in_words
 from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
 from catalog.models import Feature, FeatureGroup, FeatureService, Status
+from catalog.models.feature import EFFECTIVE_STATUS
 from catalog.models.group import validate_dtype
 from catalog.schemas import COMPUTED_NOW, request_needs
 
-#: The status of a feature and its group together, as catalog.models.status.effective_status decides it.
-EFFECTIVE_STATUS = Case(
-    *(
-        When(Q(status=status) | Q(group__status=status), then=Value(status.value))
-        for status in (Status.ARCHIVED, Status.DRAFT, Status.DEPRECATED)
-    ),
-    default=Value(Status.ACTIVE.value),
-    output_field=models.CharField(),
-)
 _POINTED = re.compile(r"(?P<name>\w+)(?:/(?P<part>\w+))?[^:\s]*: (?P<detail>.*)", re.DOTALL)
 _NEEDS_VERSION = " Rows of this version of the group hold the old meaning: raise the version on the group's page first."
 

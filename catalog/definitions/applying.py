@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.db import models as orm
 from django.db import transaction
 from django.utils import timezone
 
 from catalog import models
 from catalog.definitions import document
-from catalog.definitions.planning import Change, Plan, plan
+from catalog.definitions.planning import Change, Plan, plan_of
+from catalog.definitions.reading import Reading, read
 from catalog.definitions.schedules import set_schedule
 from catalog.definitions.world import World
 from catalog.lifecycle import Thing, change_status
@@ -21,6 +25,22 @@ from catalog.models import CatalogState, Status
 from engine.errors import InvalidDefinition, Problem
 
 REASON = "apply"
+#: Of the history's column.
+LONGEST_REASON = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Whose change it is: what people call who asked, the person if it is one, and what the history gives as reason."""
+
+    name: str = ""
+    person: User | None = None
+    reason: str = REASON
+
+    @property
+    def noted(self) -> str:
+        """The reason as the history keeps it, with the name of who is nobody that the history can point to."""
+        return self.reason if self.person or not self.name else f"{self.reason} by {self.name}"[:LONGEST_REASON]
 
 
 def apply(files: Sequence[str | Path], *, prune: bool = False, by: str = "", local: Collection[str] = ()) -> Plan:
@@ -31,15 +51,37 @@ def apply(files: Sequence[str | Path], *, prune: bool = False, by: str = "", loc
     `by` is the username that the history names, `local` as in `plan`. Raises InvalidDefinition as `plan` does, and
     Conflict or StillRead for a status change that the lifecycle refuses; nothing is applied then.
     """
-    with transaction.atomic():
-        CatalogState.current()
-        CatalogState.objects.select_for_update().get(pk=1)  # applies that meet follow each other
-        found = plan(files, local=local)
+    person = User.objects.filter(username=by).first() if by else None
+    return apply_reading(read(files), prune=prune, author=Author(by, person), local=local)
+
+
+def apply_reading(
+    reading: Reading,
+    *,
+    prune: bool = False,
+    author: Author = Author(),
+    local: Collection[str] = (),
+    approve: Callable[[Plan], None] = lambda plan: None,
+) -> Plan:
+    """The same of definitions that were read already. `approve` is shown the plan before anything is written, and
+    raises what refuses it."""
+    with alone():
+        found = plan_of(reading, local=local)
         missing = [change for change in found.changes if change.sign == "-"]
         if missing and not prune:
             raise _left_out(missing, found.world)
-        _Apply(found, by).run()
+        approve(found)
+        _Apply(found, author).run()
     return found
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A transaction in which nobody else applies anything: those that meet follow each other."""
+    with transaction.atomic():
+        CatalogState.current()
+        CatalogState.objects.select_for_update().get(pk=1)
+        yield
 
 
 def _left_out(missing: list[Change], world: World) -> InvalidDefinition:
@@ -52,11 +94,10 @@ def _left_out(missing: list[Change], world: World) -> InvalidDefinition:
 class _Apply:
     """One apply: first what exists, then what refers to it; statuses late, so that their checks see the rest."""
 
-    def __init__(self, found: Plan, by: str) -> None:
+    def __init__(self, found: Plan, author: Author) -> None:
         self.world = found.world
         self.changes = {(change.kind, change.name): change for change in found.changes}
-        self.by = by
-        self.user = get_user_model()._default_manager.filter(username=by).first() if by else None
+        self.author = author
 
     def run(self) -> None:
         for kind, name, made in self.world.files.each():
@@ -88,12 +129,12 @@ class _Apply:
         """Save a row with its history; also without a difference of its own, when what belongs to it differs."""
         for name, value in values.items():
             setattr(row, name, value)
-        row._change_reason, row._history_user = REASON, self.user
+        row._change_reason, row._history_user = self.author.noted, self.author.person
         row.save()
 
     def _delete(self, rows: orm.QuerySet[Any]) -> None:
         for row in rows:
-            row._change_reason, row._history_user = REASON, self.user
+            row._change_reason, row._history_user = self.author.noted, self.author.person
             row.delete()
 
     def _documented(self, row: Any, made: document.Documented, **values: Any) -> None:
@@ -218,14 +259,14 @@ class _Apply:
             self._move(_ROWS[kind](name), name, status)
 
     def _move(self, row: Thing, name: str, status: Status) -> None:
-        row._history_user = self.user  # type: ignore[union-attr]
+        row._history_user = self.author.person  # type: ignore[union-attr]
         made = self.world.named_features.get(name)
         if made is None or not isinstance(row, models.Feature) or status != Status.DEPRECATED:
-            change_status(row, status, by=self.by, reason=REASON)
+            change_status(row, status, by=self.author.name, reason=self.author.reason)
             return
         replacement = _feature_row(made.replaced_by) if made.replaced_by else None
         reason = made.deprecation_reason or ""
-        change_status(row, status, by=self.by, reason=reason, replaced_by=replacement, sunset=made.sunset)
+        change_status(row, status, by=self.author.name, reason=reason, replaced_by=replacement, sunset=made.sunset)
 
     def _deprecations(self) -> None:
         """What stands beside a status that did not change now, or names a feature that was new."""

@@ -22,10 +22,11 @@ from pydantic import (
     PlainSerializer,
     PrivateAttr,
     Strict,
+    WithJsonSchema,
     model_validator,
 )
 
-from catalog.definitions.durations import read_duration, written_duration
+from catalog.definitions.durations import DURATION_RULE, read_duration, written_duration
 from catalog.models import FeatureType, Status
 from catalog.models.feature import default_type
 from catalog.models.naming import NAME_PATTERN, NAME_RULE
@@ -34,6 +35,7 @@ from engine.errors import InvalidDefinition, near_names
 from engine.validation import OnViolation
 from engine.validation import Validation as Rules
 
+KEY_DTYPES = ["int64", "string"]
 MAX_INTEGER = 2**31 - 1  # of the version columns
 MAX_SCHEDULE = timedelta(days=3650)
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_]{0,62}")
@@ -153,18 +155,34 @@ def _sorted(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(words)))
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
 Column = Annotated[Name, AfterValidator(_free)]
-FeatureName = Annotated[str, AfterValidator(_feature_name)]
+FeatureName = Annotated[
+    str, AfterValidator(_feature_name), WithJsonSchema({"type": "string", "pattern": f"^{FEATURE_NAME.pattern}$"})
+]
 Text = Annotated[str, AfterValidator(_without_nul)]
 Email = Annotated[str, Field(max_length=254), AfterValidator(_email)]
 DtypeText = Annotated[str, AfterValidator(_dtype)]
-Number = Annotated[Any, AfterValidator(_number)]
-Scalar = Annotated[Any, AfterValidator(_scalar)]
-StatusText = Annotated[str, _one_of(Status.values)]
+Number = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
+Scalar = Annotated[
+    Any, AfterValidator(_scalar), WithJsonSchema({"oneOf": [{"type": t} for t in ("boolean", "number", "string")]})
+]
+StatusText = Annotated[str, _one_of(Status.values), WithJsonSchema({"type": "string", "enum": Status.values})]
+TypeText = Annotated[str, _one_of(FeatureType.values), WithJsonSchema({"type": "string", "enum": FeatureType.values})]
+KeyDtypeText = Annotated[str, _one_of(KEY_DTYPES), WithJsonSchema({"type": "string", "enum": KEY_DTYPES})]
 Version = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
-Moment = Annotated[datetime, BeforeValidator(_utc), PlainSerializer(lambda at: at.isoformat().replace("+00:00", "Z"))]
-Duration = Annotated[timedelta | None, BeforeValidator(read_duration), PlainSerializer(written_duration)]
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_utc),
+    PlainSerializer(lambda at: at.isoformat().replace("+00:00", "Z")),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Duration = Annotated[
+    timedelta | None,
+    BeforeValidator(read_duration),
+    PlainSerializer(written_duration),
+    WithJsonSchema({"type": "string", "nullable": True, "description": f"{DURATION_RULE}."}),
+]
 _LIST = Strict(False)  # a YAML list becomes a tuple; what it holds stays strict
 
 
@@ -213,7 +231,7 @@ class Documented(Definition):
 
 class JoinKey(Definition):
     name: Column
-    dtype: Annotated[str, _one_of(["int64", "string"])]
+    dtype: KeyDtypeText
 
 
 class Entity(Documented):
@@ -269,7 +287,7 @@ class Validation(Definition):
 class Feature(Documented):
     name: Column
     dtype: DtypeText
-    type: Annotated[str, _one_of(FeatureType.values)] | None = None
+    type: TypeText | None = None
     status: StatusText | None = None
     deprecation_reason: Text | None = None
     replaced_by: FeatureName | None = None

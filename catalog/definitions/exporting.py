@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import yaml
+from django.db.models import Model, QuerySet
 
 from catalog import models
 from catalog.definitions.document import (
+    Definition,
     Document,
     Entity,
     Feature,
@@ -66,23 +69,39 @@ def written_yaml(data: Any, *, in_one_line: bool = False) -> str:
     )
 
 
-def recorded() -> Document:
-    """The catalog as a document, groups and services in the order of their names, features in their own.
+#: What the rows of each kind are read with, so that however many there are, it is a fixed number of queries.
+_RELATED: dict[type[Model], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    models.Owner: ((), ("members",)),
+    models.Entity: (("owner",), ("tags", "join_keys")),
+    models.FeatureGroup: (
+        ("owner", "entity", "source", "schedule__interval", "schedule__crontab"),
+        ("tags", "inputs", "request_inputs", "features__tags", "features__owner", "features__replaced_by__group"),
+    ),
+    models.Feature: (("owner", "group", "replaced_by__group"), ("tags",)),
+    models.FeatureService: (("owner",), ("tags", "chosen__feature__group")),
+}
+Row = TypeVar("Row", bound=Model)
 
-    Nothing is checked again: what the catalog holds is shown as it is.
-    """
-    entities = models.Entity.objects.select_related("owner").prefetch_related("tags", "join_keys")
-    groups = models.FeatureGroup.objects.select_related(
-        "owner", "entity", "source", "schedule__interval", "schedule__crontab"
-    ).prefetch_related(
-        *("tags", "inputs", "request_inputs", "features__tags", "features__owner", "features__replaced_by__group")
-    )
-    services = models.FeatureService.objects.select_related("owner").prefetch_related("tags", "chosen__feature__group")
+
+def rows_of(kind: type[Row]) -> QuerySet[Row]:
+    """The rows of a kind that definitions have, read with all that `definition_of` looks at."""
+    joined, fetched = _RELATED[kind]
+    rows = kind._default_manager.all()
+    return (rows.select_related(*joined) if joined else rows).prefetch_related(*fetched)
+
+
+def definition_of(row: Model) -> Definition:
+    """What a row of the catalog is in a file. Nothing is checked again: what the catalog holds is shown as it is."""
+    return _DEFINED[type(row)](row)
+
+
+def recorded() -> Document:
+    """The catalog as a document, groups and services in the order of their names, features in their own."""
     return Document.model_construct(
-        owners=tuple(_owner(owner) for owner in models.Owner.objects.prefetch_related("members")),
-        entities=tuple(_entity(entity) for entity in entities),
-        feature_groups=tuple(_group(group) for group in groups),
-        feature_services=tuple(_service(service) for service in services),
+        owners=tuple(map(_owner, rows_of(models.Owner))),
+        entities=tuple(map(_entity, rows_of(models.Entity))),
+        feature_groups=tuple(map(_group, rows_of(models.FeatureGroup))),
+        feature_services=tuple(map(_service, rows_of(models.FeatureService))),
     )
 
 
@@ -168,3 +187,12 @@ def _service(service: models.FeatureService) -> FeatureService:
     return FeatureService.model_construct(
         **_documented(service), version=service.version, status=service.status, features=chosen
     )
+
+
+_DEFINED: dict[type[Model], Callable[[Any], Definition]] = {
+    models.Owner: _owner,
+    models.Entity: _entity,
+    models.FeatureGroup: _group,
+    models.Feature: _feature,
+    models.FeatureService: _service,
+}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from catalog.definitions import checking
 from catalog.definitions.document import STATUS_KEYS, Definition, Feature, FeatureGroup, FeatureService
 from catalog.definitions.exporting import written_yaml
-from catalog.definitions.reading import read
+from catalog.definitions.reading import Reading, read
 from catalog.definitions.world import World
 from catalog.models import Status
 from catalog.models.service import list_changes
@@ -65,7 +65,12 @@ def plan(files: Sequence[str | Path], *, local: Collection[str] = ()) -> Plan:
     `local` names the features (`group:name`) whose transformation this process holds as a Python object.
     Raises InvalidDefinition with every problem of the files, each with its file, line and path.
     """
-    world = World(read(files), frozenset(local))
+    return plan_of(read(files), local=local)
+
+
+def plan_of(reading: Reading, *, local: Collection[str] = ()) -> Plan:
+    """The same of definitions that were read already."""
+    world = World(reading, frozenset(local))
     if problems := checking.problems_of(world):
         number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InvalidDefinition(f"The definitions have {number}; nothing was applied.", problems)

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from catalog.definitions import document
 from catalog.definitions.document import Document, Place, PlacedMapping
-from engine.errors import Problem, near_names
+from engine.errors import InvalidDefinition, Problem, near_names
 
 MAX_FILE_BYTES = 5_000_000
 MAX_DEPTH = 12  # a definitions file needs 7
@@ -87,6 +87,25 @@ def read(files: Sequence[str | Path]) -> Reading:
             reading.problems.append(Problem(name, f"not YAML: {str(error).splitlines()[0]}"))
     reading.document = _merged(parts)
     return reading
+
+
+def reading_of(data: PlacedMapping) -> Reading:
+    """The same of definitions that are in memory already: a document whose mappings know where they were written.
+
+    What breaks the structure is cut out of `data`.
+    """
+    reading = Reading()
+    reading.document = _validated(data, reading)
+    return reading
+
+
+def read_one(model: type[document.Found], data: PlacedMapping) -> document.Found:
+    """One definition that is in memory already; raises InvalidDefinition with every problem of it."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = _problems(data, error.errors(include_url=False), model)
+        raise InvalidDefinition(f"The {model.__name__.lower()} cannot be read.", problems) from error
 
 
 def _merged(parts: list[Document]) -> Document:
@@ -188,7 +207,7 @@ def _validated(data: PlacedMapping, reading: Reading) -> Document:
         except ValidationError as error:
             errors = error.errors(include_url=False)
         if not noted:
-            reading.problems += [_in_words(data, wrong) for wrong in errors]
+            reading.problems += _problems(data, errors, Document)
             noted = True
         _cut([_reached(data, wrong["loc"])[-1] for wrong in errors], reading.half_read)
 
@@ -219,7 +238,14 @@ def _cut(places: list[tuple[Any, Any]], half_read: set[str]) -> None:
         items[:] = [item for index, item in enumerate(items) if index not in indexes]
 
 
-def _in_words(data: PlacedMapping, wrong: ErrorDetails) -> Problem:
+def _problems(data: PlacedMapping, errors: list[ErrorDetails], root: type[BaseModel]) -> list[Problem]:
+    """The errors in words, but for lists that are only too short since pydantic counts no item that is wrong itself."""
+    inner = {wrong["loc"][:end] for wrong in errors for end in range(len(wrong["loc"]))}
+    told = [wrong for wrong in errors if wrong["type"] != "too_short" or wrong["loc"] not in inner]
+    return [_in_words(data, wrong, root) for wrong in told]
+
+
+def _in_words(data: PlacedMapping, wrong: ErrorDetails, root: type[BaseModel]) -> Problem:
     """One of pydantic's errors in the words and at the place of the file."""
     steps = _reached(data, wrong["loc"])
     place, key = data.place, ""
@@ -233,7 +259,7 @@ def _in_words(data: PlacedMapping, wrong: ErrorDetails) -> Problem:
     if wrong["type"] == "missing":
         key = str(wrong["loc"][-1])
     if wrong["type"] == "extra_forbidden":
-        known = _known_keys(wrong["loc"])
+        known = _known_keys(wrong["loc"], root)
         near = near_names(key, known)
         return Problem(place.of(key), "unknown key" + ("." if near else f"; known are {', '.join(known)}."), near)
     shown = repr(wrong["input"])[:_SHOWN_INPUT]
@@ -241,6 +267,6 @@ def _in_words(data: PlacedMapping, wrong: ErrorDetails) -> Problem:
     return Problem(place.of(key) if key else str(place), detail.removeprefix("Value error, "))
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+def _known_keys(loc: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
     holders = [step for step in loc[:-1] if isinstance(step, str)]
-    return list((_MODELS[holders[-1]] if holders else Document).model_fields)
+    return list((_MODELS[holders[-1]] if holders else root).model_fields)

@@ -105,6 +105,19 @@ class TrainingDataset(models.Model):
         return sorted(set(of_version))
 
     @classmethod
+    def reading(cls, features: frozenset[str]) -> list[str]:
+        """The names of the datasets that have or will have one of the features, each as `group:name`."""
+        made = {
+            name
+            for name, part in cls._parts()
+            if not features.isdisjoint(f"{part['group']}:{feature['name']}" for feature in part["features"])
+        }
+        asked = {
+            dataset.name for dataset in cls.objects.filter(manifest__isnull=True) if features & dataset.feature_names()
+        }
+        return sorted(made | asked)
+
+    @classmethod
     def _parts(cls) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each part of each manifest, with the name of its dataset."""
         manifests = cls.objects.exclude(manifest=None).order_by("pk").values_list("name", "manifest")

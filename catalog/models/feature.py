@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, Q, Value, When
 from simple_history.models import HistoricalRecords
 
 from catalog.models.group import FeatureGroup, validate_dtype
@@ -40,6 +40,17 @@ _TYPE_OF_KIND = {
     "embedding": FeatureType.EMBEDDING,
     "list": FeatureType.NUMERICAL,
 }
+
+
+#: The status of a feature and its group together, as catalog.models.status.effective_status decides it.
+EFFECTIVE_STATUS = Case(
+    *(
+        When(Q(status=status) | Q(group__status=status), then=Value(status.value))
+        for status in (Status.ARCHIVED, Status.DRAFT, Status.DEPRECATED)
+    ),
+    default=Value(Status.ACTIVE.value),
+    output_field=models.CharField(),
+)
 
 
 def default_type(dtype: Dtype) -> str:

@@ -39,6 +39,29 @@ ROUTES: dict[str, tuple[str, dict[str, str | None]]] = {
     "quarantine-replay": ("/api/v1/groups/customer_purchases/quarantine/replay", {"POST": "write"}),
     "quarantine-discard": ("/api/v1/groups/customer_purchases/quarantine/discard", {"POST": "write"}),
     "run": ("/api/v1/runs/11111111-1111-4111-8111-111111111111", {"GET": "read"}),
+    "registry-entities": ("/api/v1/registry/entities", {"GET": "read", "POST": "registry"}),
+    "registry-entity": ("/api/v1/registry/entities/customer", {"GET": "read", "PATCH": "registry"}),
+    "registry-feature-groups": ("/api/v1/registry/feature-groups", {"GET": "read", "POST": "registry"}),
+    "registry-feature-group": ("/api/v1/registry/feature-groups/support", {"GET": "read", "PATCH": "registry"}),
+    "registry-feature-group-activate": ("/api/v1/registry/feature-groups/support/activate", {"POST": "registry"}),
+    "registry-feature-group-deprecate": ("/api/v1/registry/feature-groups/support/deprecate", {"POST": "registry"}),
+    "registry-feature-group-archive": ("/api/v1/registry/feature-groups/support/archive", {"POST": "registry"}),
+    "registry-features": ("/api/v1/registry/features", {"GET": "read", "POST": "registry"}),
+    "registry-feature": ("/api/v1/registry/features/support/tickets", {"GET": "read", "PATCH": "registry"}),
+    "registry-feature-activate": ("/api/v1/registry/features/support/tickets/activate", {"POST": "registry"}),
+    "registry-feature-deprecate": ("/api/v1/registry/features/support/tickets/deprecate", {"POST": "registry"}),
+    "registry-feature-archive": ("/api/v1/registry/features/support/tickets/archive", {"POST": "registry"}),
+    "registry-feature-services": ("/api/v1/registry/feature-services", {"GET": "read", "POST": "registry"}),
+    "registry-feature-service": ("/api/v1/registry/feature-services/churn", {"GET": "read", "PATCH": "registry"}),
+    "registry-feature-service-activate": ("/api/v1/registry/feature-services/churn/activate", {"POST": "registry"}),
+    "registry-feature-service-deprecate": ("/api/v1/registry/feature-services/churn/deprecate", {"POST": "registry"}),
+    "registry-feature-service-archive": ("/api/v1/registry/feature-services/churn/archive", {"POST": "registry"}),
+    "registry-data-sources": ("/api/v1/registry/data-sources", {"GET": "read", "POST": "registry"}),
+    "registry-data-source": ("/api/v1/registry/data-sources/support_files", {"GET": "read", "PATCH": "registry"}),
+    "registry-owners": ("/api/v1/registry/owners", {"GET": "read", "POST": "registry"}),
+    "registry-owner": ("/api/v1/registry/owners/care", {"GET": "read", "PATCH": "registry"}),
+    "registry-tags": ("/api/v1/registry/tags", {"GET": "read"}),
+    "registry-tag": ("/api/v1/registry/tags/purchases", {"GET": "read"}),
     "openapi": ("/api/v1/openapi.json", {"GET": "read"}),
     "api-docs": ("/api/docs/", {"GET": "read"}),
 }
@@ -71,6 +94,8 @@ ABOUT_NO_GROUP = {
     ("training-datasets", "GET"),
     ("openapi", "GET"),
     ("api-docs", "GET"),
+    # In the registry what is out of reach is not there: 404, which says less than that it may not be read.
+    *((name, method) for name in ROUTES if name.startswith("registry-") for method in ROUTES[name][1]),
 }
 
 #: What each caller has with the group of the addresses above (customer_purchases), and with some other group.

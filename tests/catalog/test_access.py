@@ -60,7 +60,7 @@ def assert_problem(response: HttpResponse, status: int, code: str) -> None:
 def test_without_a_key_or_with_one_that_is_not_valid_every_route_is_401(path: str, method: str, scope: str) -> None:
     from catalog.access import revoke_key
 
-    revoked = make_key("read", "write")
+    revoked = make_key("read", "write", "registry")
     assert call(path, method, revoked).status_code not in (401, 403)
     revoke_key(revoked.split("_")[1])
     for key in ("", "fh_nonsense", revoked):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import get_resolver
 
+from featurehub.environment import PROJECT
 from tests.catalog.permission_table import ROUTES, routes
 from tests.catalog.test_access import each_needing_a_key
 
@@ -178,6 +181,16 @@ def test_no_route_redirects_with_or_without_a_slash(client: Client, path: str, m
 
 def document_of(client: Client) -> Any:
     return json.loads(client.get("/api/v1/openapi.json").content)
+
+
+def test_the_committed_openapi_document_is_the_one_of_this_code(client: Client, tmp_path: Path) -> None:
+    """Valid, made without a warning, and what is answered."""
+    written = tmp_path / "openapi.json"
+    how = {"format": "openapi-json", "file": str(written), "validate": True, "fail_on_warn": True}
+    call_command("spectacular", **how)
+    committed = PROJECT / "docs" / "openapi.json"
+    assert committed.read_text() == written.read_text(), "docs/openapi.json is out of date: `make openapi` writes it."
+    assert document_of(client) == json.loads(committed.read_text())
 
 
 def test_the_openapi_document_has_every_route_with_an_operation_id_of_its_own(client: Client) -> None:

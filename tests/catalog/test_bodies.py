@@ -69,6 +69,7 @@ def test_any_bytes_are_a_document_or_a_clear_refusal(body: bytes) -> None:
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        (b"[" * 1_000 + b"]" * 1_000, "nested too deeply"),
     ],
 )
 def test_what_is_not_one_strict_document_is_refused_saying_why(body: bytes, told: str) -> None:

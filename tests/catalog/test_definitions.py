@@ -180,7 +180,8 @@ def test_only_what_differs_is_written(applied: str, shop: WriteFile) -> None:
     assert (history_rows(), CatalogState.current().version) == (before[0] + 1, before[1])
     newest = Feature.history.first()
     assert newest is not None
-    assert (newest.description, newest.history_change_reason, newest.history_user) == ("All purchases.", "apply", None)
+    noted = (newest.description, newest.history_change_reason, newest.history_user)
+    assert noted == ("All purchases.", "apply by nobody", None)
 
 
 def test_the_history_names_the_user_who_applied(shop: WriteFile) -> None:

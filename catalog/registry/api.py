@@ -1,0 +1,154 @@
+"""The registry over HTTP: lists, things, changes of them and of their status."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.http import HttpResponse
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from catalog.access import READ, REGISTRY, AnyCaller, seen
+from catalog.api import json_response
+from catalog.bodies import parse_object, read_body
+from catalog.definitions.planning import Plan
+from catalog.models import Feature, Status
+from catalog.parameters import parameters
+from catalog.registry import edits, kinds, pages
+from catalog.registry.answers import etag_of, shown
+from catalog.registry.bodies import Deprecation, Reason, read_reason
+from catalog.registry.edits import Transition
+from catalog.registry.filters import filtered, filters_of
+from catalog.registry.kinds import FEATURES, Kind
+from engine.errors import InvalidDefinition, InvalidInput, Problem
+
+MAX_BYTES = 1 << 20
+
+
+class ListView(APIView):
+    """`GET /api/v1/registry/<kind>/`: what the caller may read, in pages."""
+
+    kind: ClassVar[Kind]
+    scopes = {"GET": READ}
+
+    def get(self, request: Request) -> HttpResponse:
+        given = parameters(request, *filters_of(self.kind), "limit", "cursor")
+        order = self.kind.order
+        page = pages.page_of(
+            filtered(self.kind, given, seen(request.user, self.kind.rows())),
+            order,
+            cursor=pages.cursor_of(given.pop("cursor", None), order),
+            limit=pages.limit_of(given.get("limit")),
+        )
+        address = request.build_absolute_uri(request.path)
+        return json_response(
+            {
+                "results": [shown(row) for row in page.rows],
+                "next": pages.link(address, given, page.next),
+                "previous": pages.link(address, given, page.previous),
+            }
+        )
+
+
+class CollectionView(ListView):
+    """And `POST` there: a new thing, described as in a definitions file."""
+
+    scopes = {"GET": READ, "POST": REGISTRY}
+
+    def post(self, request: Request) -> HttpResponse:
+        dry_run = is_dry_run(request)
+        plan, row = edits.create(request.user, self.kind, object_of(request), dry_run=dry_run)
+        if dry_run:
+            return planned(plan)
+        return answered(row, status=201, Location=kinds.address_of(row))
+
+
+class ShownView(APIView):
+    """`GET /api/v1/registry/<kind>/<name>`: one thing and its version."""
+
+    kind: ClassVar[Kind]
+    scopes = {"GET": READ}
+
+    def get(self, request: Request, **names: str) -> HttpResponse:
+        return answered(kinds.find(self.kind, list(names.values()), request.user))
+
+
+class ThingView(ShownView):
+    """And `PATCH` there: the keys of the body in place of the thing's own."""
+
+    scopes = {"GET": READ, "PATCH": REGISTRY}
+
+    def patch(self, request: Request, **names: str) -> HttpResponse:
+        dry_run = is_dry_run(request)
+        plan, row = edits.change(
+            request.user,
+            self.kind,
+            list(names.values()),
+            object_of(request),
+            if_match=request.headers.get("If-Match"),
+            dry_run=dry_run,
+        )
+        return planned(plan) if dry_run else answered(row)
+
+
+class TransitionView(APIView):
+    """`POST .../deprecate`, `.../activate` and `.../archive`: another status, by the lifecycle."""
+
+    kind: ClassVar[Kind]
+    status: ClassVar[str]
+    scopes = {"POST": REGISTRY}
+
+    def post(self, request: Request, **names: str) -> HttpResponse:
+        asked = self._asked(request, list(names.values()))
+        if is_dry_run(request):
+            return json_response(edits.impact(request.user, self.kind, list(names.values()), asked))
+        if_match = request.headers.get("If-Match")
+        return answered(edits.change_state(request.user, self.kind, list(names.values()), asked, if_match=if_match))
+
+    def _asked(self, request: Request, names: list[str]) -> Transition:
+        body = object_of(request, may_be_empty=True)
+        if self.status != Status.DEPRECATED or self.kind is not FEATURES:
+            return Transition(self.status, read_reason(Reason, body).reason)
+        told = read_reason(Deprecation, body)
+        if told.sunset and told.sunset <= timezone.now():
+            raise InvalidDefinition("A sunset lies in the future.", [Problem("/sunset", "lies in the past")])
+        replacement = _replacement(request.user, names[0], told.replaced_by) if told.replaced_by else None
+        return Transition(self.status, told.reason, replacement, told.sunset)
+
+
+def _replacement(caller: AnyCaller, group: str, name: str) -> Feature:
+    """The feature that is to be read instead: `group:name`, or a bare name of the same group."""
+    full = name if ":" in name else f"{group}:{name}"
+    group, _, own = full.partition(":")
+    found: Feature | None = seen(caller, FEATURES.rows()).filter(group__name=group, name=own).first()
+    if found is None:
+        detail = f"there is no feature named {full[:200]!r}."
+        near = kinds.near_seen(FEATURES, full, caller)
+        raise InvalidDefinition("A replacement is a feature.", [Problem("/replaced_by", detail, near)])
+    return found
+
+
+def is_dry_run(request: Request) -> bool:
+    """Whether the query asks only what would happen; raises InvalidInput for anything but true or false."""
+    text = parameters(request, "dry_run").get("dry_run", "false")
+    if text not in ("true", "false"):
+        raise InvalidInput(f"dry_run is true or false; got {text[:100]!r}.", [Problem("dry_run", "is true or false")])
+    return text == "true"
+
+
+def object_of(request: Request, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """The JSON object of the body; none is an empty one where it may be."""
+    body = read_body(request, limit=MAX_BYTES)
+    return {} if may_be_empty and not body.strip() else parse_object(body)
+
+
+def planned(plan: Plan) -> HttpResponse:
+    """What would change, as `manage.py plan --json` says it."""
+    return json_response(plan.as_json())
+
+
+def answered(row: Any, *, status: int = 200, **headers: str) -> HttpResponse:
+    """A thing with its version."""
+    answer = shown(row)
+    return json_response(answer, status=status, headers={"ETag": etag_of(answer), **headers})

@@ -1,0 +1,46 @@
+"""Who is hit when a feature, a group or a service changes its status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from catalog import usage
+from catalog.lifecycle import Thing
+from catalog.models import Feature, FeatureGroup, FeatureService, Owner, Status, TrainingDataset
+
+
+def impact_of(thing: Thing) -> dict[str, Any]:
+    """The services that read it, the training datasets that have it, who asked of late, and the owners of all."""
+    features = _features_of(thing)
+    services = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features).distinct()
+    if isinstance(thing, FeatureService):
+        services = services.filter(pk=thing.pk)
+    names = frozenset(map(str, features.select_related("group")))
+    return {
+        "services": [str(service) for service in services],
+        "training_datasets": TrainingDataset.reading(names),
+        "readers": [
+            {"name": reader.name, "requests": reader.requests, "last_day": reader.last_day.isoformat()}
+            for reader in usage.readers(features)
+        ],
+        "owners": sorted(_owners(thing, features, services)),
+    }
+
+
+def _features_of(thing: Thing) -> QuerySet[Feature]:
+    if isinstance(thing, FeatureGroup):
+        return thing.features.all()
+    if isinstance(thing, FeatureService):
+        return thing.features.all()
+    return Feature.objects.filter(pk=thing.pk)
+
+
+def _owners(thing: Thing, features: QuerySet[Feature], services: QuerySet[FeatureService]) -> set[str]:
+    """Who answers for the thing, its features, their groups, or a service that reads them."""
+    ids = {thing.owner_id}
+    for owner, of_group in features.values_list("owner", "group__owner"):
+        ids.add(owner or of_group)
+    ids.update(services.values_list("owner", flat=True))
+    return set(Owner.objects.filter(Q(pk__in=ids - {None})).values_list("name", flat=True))
