@@ -106,11 +106,12 @@ def what_is_down() -> dict[str, str]:
 
 def _why_not_online(*, knows_epoch: bool) -> str:
     """Why the online store cannot be relied on, though it answers; nothing when it can. Raises Unavailable."""
-    state, server = stores.online().state(), stores.online().server()
+    state, servers = stores.online().state(), stores.online().servers()
     if knows_epoch and not is_current(state):
         return "It is cold: it is being filled from the offline store."
-    if server is not None and server.evicts_rows:
-        return f"Its Redis evicts rows when memory is short: maxmemory-policy is {server.policy}, not noeviction."
+    evicting = next((server for server in servers if server.evicts_rows), None)
+    if evicting is not None:
+        return f"Its Redis evicts rows when memory is short: maxmemory-policy is {evicting.policy}, not noeviction."
     return ""
 
 

@@ -162,8 +162,8 @@ def _host(parts: SplitResult) -> str:
     return written.partition(":")[0] if written.lower().startswith("%2f") else parts.hostname or ""
 
 
-def _redis_url(highest_database: int, why: str = "") -> Kind:
-    right = f"a redis://host:port/N, rediss:// or unix:///socket?db=N URL with N from 0 to {highest_database}{why}"
+def _redis_url(highest_database: int) -> Kind:
+    right = f"a redis://host:port/N, rediss:// or unix:///socket?db=N URL with N from 0 to {highest_database}"
     return Kind(right, lambda text: _parse_redis_url(text, highest_database), secret=True)
 
 
@@ -176,6 +176,22 @@ def _parse_redis_url(text: str, highest_database: int) -> str:
     if not acceptable or _database_number(text) > highest_database:
         raise ValueError(text)
     return text
+
+
+def _store_url(text: str) -> str:
+    """A Redis, or a Redis Cluster by the addresses of some of its nodes; a cluster has database 0 only."""
+    parts = urlsplit(text)
+    if not is_cluster_url(text):
+        return _parse_redis_url(text, HIGHEST_DATABASE - 2)
+    nodes = [urlsplit(f"//{address}") for address in parts.netloc.rpartition("@")[2].split(",")]
+    if not all(node.hostname and node.port != 0 for node in nodes) or _database_number(text):
+        raise ValueError(text)
+    return text
+
+
+def is_cluster_url(redis_url: str) -> bool:
+    """Whether the URL names a Redis Cluster."""
+    return urlsplit(redis_url).scheme in {"redis+cluster", "rediss+cluster"}
 
 
 def _database_number(redis_url: str) -> int:
@@ -246,8 +262,14 @@ class Environment:
     )
     redis_url: str = _setting(
         "REDIS_URL",
-        _redis_url(HIGHEST_DATABASE - 2, " (broker and cache take the next two)"),
-        "The online store's Redis, and unless they have their own also the broker's and the cache's.",
+        Kind(
+            f"a redis://host:port/N, rediss:// or unix:///socket?db=N URL with N from 0 to {HIGHEST_DATABASE - 2}"
+            " (broker and cache take the next two), or redis+cluster://host:port,host:port",
+            _store_url,
+            secret=True,
+        ),
+        "The online store's Redis or Redis Cluster; a Redis also holds the broker's and the cache's data unless they "
+        "have their own.",
         embedded=private_redis.url,
     )
     own_broker_url: str | None = _setting(
@@ -470,6 +492,12 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     public = [host for host in hosts if not is_loopback(host)] if isinstance(hosts, tuple) else []
     if values.get("DEBUG") and public and not problems:
         problems = [f"DEBUG=true: must be false while ALLOWED_HOSTS has {', '.join(public)}, which others can reach"]
+    if isinstance(url := values.get("REDIS_URL"), str) and is_cluster_url(url):
+        problems += [
+            f"{name} is not set: it must be a Redis of its own, since a Redis Cluster (REDIS_URL) has one database."
+            for name in ("FEATUREHUB_BROKER_URL", "FEATUREHUB_CACHE_URL")
+            if name in values and values[name] is None
+        ]
     return problems
 
 

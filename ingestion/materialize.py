@@ -29,7 +29,8 @@ from engine.errors import CorruptData, Unavailable
 from engine.offline.table import read_file
 from engine.online import codec
 from engine.online.filling import Filling
-from engine.online.store import NOTHING, OnlineStore, Server, State
+from engine.online.server import Server, may_have_evicted
+from engine.online.store import NOTHING, OnlineStore, State
 from engine.schema import SCHEMA, VERSION_ORDER
 from ingestion import damage
 from ingestion.erasure import online as erased_online
@@ -231,9 +232,10 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
         CatalogState.objects.filter(pk=1).update(epoch=epoch)
         faults.hit("rebuild.after_epoch")
         stores.online().close_for_reading()
+        stores.online().begin_filling(epoch)
         faults.hit("rebuild.after_close")
-        server = stores.online().server()
-        full = _has_evicted(server)
+        servers = stores.online().servers()
+        full = may_have_evicted(servers, stores.online().known_servers())
         for group in FeatureGroup.objects.select_related("entity"):
             _hold(lock)
             report = partial(_report, group.name, lock, progress)
@@ -243,23 +245,18 @@ def rebuild(progress: Callable[[str, int], None] | None = None) -> bool:
                 damage.hold_back(group, error, progress=partial(_hold, lock))
         faults.hit("rebuild.before_open")
         _hold(lock)  # gone when Redis was wiped meanwhile: the store must not be opened then
-        _require_whole(server)
+        _require_whole(servers)
         _open_for_reading(epoch)
         return True
 
 
-def _has_evicted(server: Server | None) -> bool:
-    """Whether the server may have evicted rows since the store was last whole; False when it does not tell."""
-    return server is not None and server.may_have_evicted_since(stores.online().known_server())
-
-
-def _require_whole(before: Server | None) -> None:
+def _require_whole(before: Sequence[Server]) -> None:
     """Raises Unavailable when Redis lost rows while it was filled; else it is known from now on as it is."""
-    server = stores.online().server()
-    if _left_behind() or (server is not None and server.may_have_evicted_since(before)):
+    servers = stores.online().servers()
+    if _left_behind() or may_have_evicted(servers, before):
         raise Unavailable("Redis lost rows while the online store was being filled; it is filled again.")
-    if server is not None:
-        stores.online().note_server(server)
+    if servers:
+        stores.online().note_servers(servers)
 
 
 def _report(group: str, lock: Lock, progress: Callable[[str, int], None] | None, rows: int) -> None:
@@ -298,21 +295,23 @@ def _what_it_lacks() -> str:
     """Why the store cannot be trusted, in words; empty when it can. Raises Unavailable."""
     if is_cold():
         return "it is empty, or holds old contents"
+    servers = stores.online().servers()
+    stores.online().carry_positions(servers, list(OnlineCursor.objects.values_list("group__name", "group_version")))
     if behind := _left_behind():
         return f"Redis went back in time and lacks rows of {', '.join(behind)}"
-    return _what_was_evicted(stores.online().server())
+    return _what_was_evicted(servers)
 
 
-def _what_was_evicted(server: Server | None) -> str:
-    if server is None:
-        return ""
-    if server.evicts_rows:
-        _warn_of_policy(server.policy)
-    known = stores.online().known_server()
-    if server.may_have_evicted_since(known):
-        return f"Redis has evicted keys, or may have (maxmemory-policy {server.policy})"
-    if server != known:
-        stores.online().note_server(server)
+def _what_was_evicted(servers: Sequence[Server]) -> str:
+    for server in servers:
+        if server.evicts_rows:
+            _warn_of_policy(server.policy)
+    known = stores.online().known_servers()
+    if may_have_evicted(servers, known):
+        policies = ", ".join(sorted({server.policy for server in servers}))
+        return f"Redis has evicted keys, or may have (maxmemory-policy {policies})"
+    if servers and set(servers) != set(known):
+        stores.online().note_servers(servers)
     return ""
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from featurehub import private_redis
 from featurehub.environment import OWN_PREFIX, SETTINGS
 from tests import postgresql, spark
 from tests.forgetting import forget
+from tests.redis_cluster import RedisCluster
 
 POSTGRESQL = postgresql.Cluster() if os.environ.get(postgresql.CHOICE) == "postgresql" else None
 HOME = Path(tempfile.mkdtemp(prefix="featurehub-tests-"))
@@ -132,6 +134,21 @@ def redis_clean(private_redis_url: str) -> Iterator[redis.Redis]:
     yield client
     client.flushall()
     client.close()
+
+
+@pytest.fixture(scope="session")
+def running_redis_cluster() -> Iterator[RedisCluster]:
+    """A Redis Cluster of three masters that this session started."""
+    with closing(RedisCluster()) as running:
+        yield running
+
+
+@pytest.fixture
+def redis_cluster(running_redis_cluster: RedisCluster) -> Iterator[RedisCluster]:
+    """The same, empty; its nodes may be killed and its slots moved."""
+    running_redis_cluster.reset()
+    yield running_redis_cluster
+    running_redis_cluster.reset()
 
 
 @pytest.fixture

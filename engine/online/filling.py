@@ -25,10 +25,12 @@ class Filling:
     def __init__(self, store: OnlineStore, group: str, version: int) -> None:
         """Raises Unavailable when Redis does not answer."""
         self._store = store
-        self._position_key = store.position_key(group, version)
-        self._counter_key = f"{store.prefix}:filling:{uuid.uuid4().hex}".encode()
+        self._group = (group, version)
+        self._counter = f"{store.prefix}:filling:{uuid.uuid4().hex}"
         self._steps = 0
-        (self.found,) = store.positions([(group, version)])
+        self._shares = store.shares()
+        self._found = [store.positions([self._group], [share])[0] for share in self._shares]
+        self.found = min(self._found)
 
     def upsert(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """As `OnlineStore.upsert`, at the pace of bulk work. Raises Unavailable also when Redis lost earlier rows."""
@@ -37,20 +39,24 @@ class Filling:
             batch = newest[start : start + UPSERT_BATCH]
             self._store.pace.wait(len(batch))
             self._steps += 1
-            keys = [key for key, _ in batch]
-            values: list[bytes | int] = [value for _, value in batch]
-            if self._store.run_bulk("step", [*keys, self._counter_key], [*values, self._steps]) < 0:
+            if not self._store.step(batch, self._counter, self._steps, self._shares):
                 raise _lost()
 
     def reach(self, version: int, *, after: int) -> None:
         """Claim that the store holds the table up to `version`, given that it held it up to `after` before.
 
-        Raises Unavailable, claiming nothing, when Redis lost something that this rests on.
+        Raises Unavailable, claiming nothing that is not true, when Redis lost something that this rests on, and when
+        slots of a cluster were moved meanwhile.
         """
-        if version == self.found and not self._steps:
+        if not self._steps and all(version == found for found in self._found):
             return
-        arguments = [self._steps, after, version, self.found]
-        if not self._store.run_bulk("reach", [self._position_key, self._counter_key], arguments):
+        if self._store.shares() != self._shares:
+            raise Unavailable("Slots of the Redis Cluster were moved while rows were brought there; they come again.")
+        reached = [
+            self._store.reach(self._group, self._counter, share, [self._steps, after, version, found])
+            for share, found in zip(self._shares, self._found, strict=True)
+        ]
+        if not all(reached):
             raise _lost()
 
 

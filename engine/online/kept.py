@@ -6,13 +6,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from weakref import WeakSet
 
 import hiredis
 import redis
 from redis.connection import AbstractConnection
+
+#: A command and its arguments.
+Arguments = Sequence[bytes | str | int]
+
+#: An answer that is there already is taken, however late it is.
+LEAST_SECONDS = 0.001
 
 
 class KeptConnections:
@@ -35,6 +42,14 @@ class KeptConnections:
                 return _asked(connection, keys)
         return _asked(self._connect(), keys)
 
+    def send(self, commands: Sequence[Arguments]) -> Sent:
+        """Send commands that may be repeated, all at once, and go on before they are answered."""
+        connection: AbstractConnection | None = getattr(self._local, "connection", None)
+        if connection is not None and connection.pid == os.getpid():
+            with suppress(redis.ConnectionError):
+                return Sent(commands, _sent(connection, commands), self._connect)
+        return Sent(commands, _sent(self._connect(), commands))
+
     def _connect(self) -> AbstractConnection:
         connection = self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)
         self._all.add(connection)
@@ -44,6 +59,60 @@ class KeptConnections:
         """Close every thread's connection; a thread that asks again gets another one."""
         for connection in list(self._all):
             connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+class Sent:
+    """Commands on their way. Either their replies are read, or they are given up: another command would get them."""
+
+    def __init__(
+        self,
+        commands: Sequence[Arguments],
+        connection: AbstractConnection,
+        reconnect: Callable[[], AbstractConnection] | None = None,
+    ) -> None:
+        self._commands = commands
+        self._connection: AbstractConnection | None = connection
+        self._reconnect = reconnect
+
+    def replies(self, ends: float) -> list[object]:
+        """A reply to each command; an error that Redis answers is one too. `ends`: when, on time.monotonic(), nobody
+        waits any longer: raises TimeoutError then, and ConnectionError."""
+        connection, self._connection = self._connection, None
+        assert connection is not None  # noqa: S101  replies are read once
+        if self._reconnect is not None:
+            with suppress(redis.ConnectionError):  # a kept one that the server had closed meanwhile
+                return self._read(connection, ends)
+            connection = _sent(self._reconnect(), self._commands)
+        return self._read(connection, ends)
+
+    def _read(self, connection: AbstractConnection, ends: float) -> list[object]:
+        replies: list[object] = []
+        try:
+            for _ in self._commands:
+                seconds = max(ends - time.monotonic(), LEAST_SECONDS)
+                try:
+                    replies.append(connection.read_response(timeout=seconds))
+                except redis.ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            connection.disconnect()  # type: ignore[no-untyped-call]
+            raise
+        return replies
+
+    def give_up(self) -> None:
+        """Close the connection unless the replies were read."""
+        if self._connection is not None:
+            self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+def _sent(connection: AbstractConnection, commands: Sequence[Arguments]) -> AbstractConnection:
+    try:
+        packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]  # as below
+        connection.send_packed_command([b"".join(packed)])  # type: ignore[no-untyped-call]
+    except BaseException:
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        raise
+    return connection
 
 
 def _asked(connection: AbstractConnection, keys: Sequence[bytes]) -> object:

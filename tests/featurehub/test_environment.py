@@ -124,6 +124,9 @@ def test_hosts_are_bare_names(hosts: str) -> None:
         ("REDIS_URL", "redis://:hunter2@cache/14"),
         ("REDIS_URL", "http://:hunter2@cache"),
         ("REDIS_URL", "redis://:hunter2@cache:port"),
+        ("REDIS_URL", "redis+cluster://:hunter2@one,two/1"),
+        ("REDIS_URL", "redis+cluster://:hunter2@one:port,two"),
+        ("REDIS_URL", "redis+cluster://:hunter2@one,,two"),
     ],
 )
 def test_a_refused_secret_is_not_repeated(name: str, text: str) -> None:
@@ -149,6 +152,19 @@ def test_half_a_production_setup_is_refused(given: str, missing: str) -> None:
     variables = {name: text for name, text in PRODUCTION.items() if name != missing}
     (problem,) = refusal(**variables)
     assert problem.startswith(f"{missing} is not set: {given} is, and the two go together")
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://one,two:7000/0", "rediss+cluster://hub:secret@one:7000,[::1]:7001"])
+def test_a_cluster_is_for_the_online_store_alone(url: str) -> None:
+    own = {"FEATUREHUB_BROKER_URL": "redis://broker/0", "FEATUREHUB_CACHE_URL": "redis://cache/0"}
+    read = read_environment({**PRODUCTION, "REDIS_URL": url, **own})
+    assert (read.redis_url, read.broker_url, read.cache_url) == (url, *own.values())
+    assert [problem.split(":")[0] for problem in refusal(**{**PRODUCTION, "REDIS_URL": url})] == [
+        "FEATUREHUB_BROKER_URL is not set",
+        "FEATUREHUB_CACHE_URL is not set",
+    ]
+    (problem,) = refusal(**{**PRODUCTION, "REDIS_URL": url, **own, "FEATUREHUB_CACHE_URL": url})
+    assert problem.startswith("FEATUREHUB_CACHE_URL: must be a redis://")
 
 
 def test_production_needs_its_key_and_its_hosts() -> None:

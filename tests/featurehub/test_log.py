@@ -21,7 +21,6 @@ from catalog import access
 from catalog.log_lines import JsonLines, ReadableLines, StderrLines
 from catalog.models import FeatureGroup, Run
 from catalog.redaction import redacted
-from catalog.request_log import log_request
 from featurehub.environment import PROJECT
 from tests.factories import make_customer_group, purchase
 from tests.ingestion import workers
@@ -281,14 +280,6 @@ def test_a_person_is_named_by_number_and_asked_no_database_for(group: FeatureGro
     line = json.loads(JsonLines().format(record(request=response.wsgi_request)))
     assert line["caller"] == f"user:{ada.pk}"
     assert line["route"] == "/admin/catalog/entity/"
-
-
-def test_a_request_costs_the_hot_path_next_to_nothing_while_its_line_is_not_wanted(client: Client) -> None:
-    request = client.get("/healthz").wsgi_request
-    began = time.perf_counter()
-    for _ in range(20_000):
-        log_request(request, 200, 0.001)
-    assert (time.perf_counter() - began) / 20_000 < 5e-6
 
 
 class Unwritable:

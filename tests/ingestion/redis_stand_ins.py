@@ -16,20 +16,27 @@ GREETINGS = {b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n", b"CLIENT": b"+OK\r\n", b"
 
 
 @contextmanager
-def _serving(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None]:
-    """Each connection in a thread; waits at its end until those who are connected have gone."""
+def _serving(path: Path | None, serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Each connection in a thread; waits at its end until those who are connected have gone. On a socket, or without
+    one on a free port of loopback, which is told."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with suppress(OSError, ValueError, IndexError):
                 serve(self.request)
 
-    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
+    with _server(path, Handler) as server:
         accepting = threading.Thread(target=server.serve_forever, args=(0.01,))
         accepting.start()
-        yield
+        yield 0 if path else int(server.server_address[1])
         server.shutdown()
         accepting.join()
+
+
+def _server(path: Path | None, handler: type[socketserver.BaseRequestHandler]) -> socketserver.BaseServer:
+    if path:
+        return socketserver.ThreadingUnixStreamServer(str(path), handler)
+    return socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
 
 
 class Stub:
@@ -37,6 +44,7 @@ class Stub:
 
     def __init__(self, path: Path) -> None:
         self.url = f"unix://{path}?db=0"
+        self.greetings = GREETINGS
         self.answer = b"-ERR\r\n"
         self.asked: set[bytes] = set()
 
@@ -53,7 +61,25 @@ class Stub:
                 words = [received.read(int(received.readline()[1:]) + 2)[:-2] for _ in range(int(head[1:]))]
                 name = words[0].upper()
                 self.asked.add(name)
-                connection.sendall(GREETINGS.get(name, self.answer))
+                connection.sendall(self.greetings.get(name, self.answer))
+
+
+class ClusterStub(Stub):
+    """A Stub that says of itself that it is a cluster, all by itself."""
+
+    @classmethod
+    @contextmanager
+    def on_a_port(cls) -> Iterator[ClusterStub]:
+        stub = cls(Path())
+        with _serving(None, stub._serve) as port:
+            stub.url = f"redis+cluster://127.0.0.1:{port}"
+            nodes = f"07c37df 127.0.0.1:{port}@1{port} myself,master - 0 0 1 connected 0-16383\n"
+            stub.greetings = GREETINGS | {b"CLUSTER": f"${len(nodes)}\r\n{nodes}\r\n".encode()}
+            yield stub
+
+    def forget(self) -> None:
+        """Answer the question for the nodes like all others."""
+        self.greetings = GREETINGS
 
 
 class Line:

@@ -17,7 +17,7 @@ from pytest_django import Settings
 from catalog import access, snapshot, stores
 from catalog.models import FeatureGroup
 from engine.errors import Unavailable
-from engine.online.store import BULK_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS
+from engine.online.node import CONNECT_TIMEOUT_SECONDS, TIMEOUT_SECONDS
 from featurehub import private_redis
 from ingestion.tasks import catch_up
 from tests.conftest import HOME
@@ -147,7 +147,7 @@ def quickest(caller: Client, path: str, *, rounds: int = 3) -> tuple[set[int], f
 def test_a_line_slower_than_the_budget_is_503_within_it_and_used_again_when_it_is_quick(
     caller: Client, line: Line, path: str
 ) -> None:
-    line.delay = READ_TIMEOUT_SECONDS + 0.1
+    line.delay = TIMEOUT_SECONDS["read"] + 0.1
     assert quickest(caller, path, rounds=2)[0] == {503}
     line.delay = 0.0
     assert_back(caller, path)
@@ -155,7 +155,7 @@ def test_a_line_slower_than_the_budget_is_503_within_it_and_used_again_when_it_i
 
 @pytest.mark.parametrize("path", READS)
 def test_a_line_within_the_budget_is_waited_for(caller: Client, line: Line, path: str) -> None:
-    line.delay = READ_TIMEOUT_SECONDS / 4
+    line.delay = TIMEOUT_SECONDS["read"] / 4
     statuses, took = quickest(caller, path)
     assert 200 in statuses
     assert took >= line.delay
@@ -166,7 +166,7 @@ def test_a_half_open_line_is_503_within_the_budget(caller: Client, line: Line, p
     line.swallows = True
     statuses, took = quickest(caller, path, rounds=2)
     assert statuses == {503}
-    assert took < READ_TIMEOUT_SECONDS + CONNECT_TIMEOUT_SECONDS
+    assert took < TIMEOUT_SECONDS["read"] + CONNECT_TIMEOUT_SECONDS
     line.swallows = False
     assert_back(caller, path)
 
@@ -242,7 +242,7 @@ def test_a_line_that_is_cut_now_and_then_loses_doubles_and_invents_nothing(calle
 
 def assert_back(caller: Client, path: str) -> None:
     """Reads are answered again, by themselves, within five seconds."""
-    deadline = time.monotonic() + BULK_TIMEOUT_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS["bulk"]
     while read(caller, path).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)

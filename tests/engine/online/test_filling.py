@@ -12,7 +12,8 @@ from engine.entity_key import encode_key
 from engine.errors import Unavailable
 from engine.online.codec import OnlineRow, encode_row
 from engine.online.filling import Filling
-from engine.online.store import NOTHING, UPSERT_BATCH, OnlineStore, Server, row_key
+from engine.online.server import Server
+from engine.online.store import NOTHING, UPSERT_BATCH, OnlineStore, row_key
 from featurehub import private_redis
 from tests.engine.online.rewinding import Rewinding
 
@@ -215,15 +216,14 @@ def test_rows_may_be_gone_when_more_keys_were_evicted_than_was_known(
 
 
 def test_a_server_is_known_again_as_it_was_noted(store: OnlineStore, redis_clean: redis.Redis) -> None:
-    now = store.server()
-    assert now is not None
+    (now,) = store.servers()
     assert (now.policy, now.evicted_keys, now.evicts_rows) == ("noeviction", redis_clean.info()["evicted_keys"], False)
-    assert store.known_server() is None
-    store.note_server(now)
-    assert store.known_server() == now
+    assert store.known_servers() == ()
+    store.note_servers([now])
+    assert store.known_servers() == (now,)
     assert redis_clean.get("fh:server") == f"{now.run_id}:{now.evicted_keys}:noeviction".encode()
     redis_clean.set("fh:server", b"nonsense")
-    assert store.known_server() is None
+    assert store.known_servers() == ()
 
 
 def test_a_user_who_may_not_ask_the_server_is_told_nothing(rewinding: Rewinding) -> None:
@@ -231,7 +231,7 @@ def test_a_user_who_may_not_ask_the_server_is_told_nothing(rewinding: Rewinding)
         admin.acl_setuser("hub", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-info"])
     url = rewinding.url.replace("unix://", "unix://hub:secret@")
     store = OnlineStore(url, "fh")
-    assert store.server() is None
+    assert store.servers() == ()
     filled(store, 1, to=4)
     assert store.positions([GROUP]) == [4]
     store.close()

@@ -1,4 +1,7 @@
-"""The online store on a real Redis: the newest row wins in every order, one command a read, and down is not empty."""
+"""The online store on a real Redis: the newest row wins in every order, one command a read, and down is not empty.
+
+What asks for `store` runs on one server and on a Redis Cluster; what is of a cluster alone is in test_cluster.py.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +41,43 @@ HISTORY = [
 DELETED_AT_LAST = [*HISTORY[:3], HISTORY[4], OnlineRow(100, 301, 1, 0, 1, [], deleted=True)]
 
 
+@pytest.fixture(params=["one server", "cluster"])
+def url(request: pytest.FixtureRequest) -> str:
+    """An empty Redis, and an empty Redis Cluster."""
+    if request.param == "cluster":
+        return str(request.getfixturevalue("redis_cluster").url)
+    request.getfixturevalue("redis_clean")
+    return str(request.getfixturevalue("private_redis_url"))
+
+
 @pytest.fixture
-def store(redis_clean: redis.Redis, private_redis_url: str) -> Iterator[OnlineStore]:
+def store(url: str) -> Iterator[OnlineStore]:
+    store = OnlineStore(url, "fh")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[redis.Redis]:
+    """Any Redis client of where the store is."""
+    is_cluster = url.startswith("redis+cluster")
+    seed = url.partition("://")[2].partition(",")[0]
+    made = redis.RedisCluster.from_url(f"redis://{seed}") if is_cluster else redis.Redis.from_url(url)
+    yield made  # type: ignore[misc]  # they have the same methods
+    made.close()
+
+
+@pytest.fixture
+def one_store(redis_clean: redis.Redis, private_redis_url: str) -> Iterator[OnlineStore]:
     store = OnlineStore(private_redis_url, "fh")
     yield store
     store.close()
+
+
+def opened(store: OnlineStore, state: State) -> None:
+    """Fill the store with nothing, and open it."""
+    store.begin_filling(state.epoch)
+    store.open_for_reading(state)
 
 
 def key(customer: str) -> bytes:
@@ -104,7 +139,7 @@ EDGES = [-(2**63), -(2**53) - 1, -(2**53), -(2**32), -1, 0, 1, 2**32 - 1, 2**32,
 
 @pytest.mark.parametrize("place", range(4), ids=["event", "created", "accepted", "ordinal"])
 def test_neighbours_at_every_edge_of_an_int64_are_told_apart(store: OnlineStore, place: int) -> None:
-    versions: list[Version] = [tuple(n if at == place else 7 for at in range(4)) for n in EDGES]  # type: ignore[misc]
+    versions: list[Version] = [tuple(n if at == place else 7 for at in range(4)) for n in EDGES]
     rows = []
     for number, (older, newer) in enumerate(itertools.pairwise(versions)):
         rows += [(key(f"up{number}"), value(older)), (key(f"down{number}"), value(newer))]
@@ -137,12 +172,12 @@ def store_of_module(private_redis_url: str) -> Iterator[OnlineStore]:
     store.close()
 
 
-def test_two_racing_writers_leave_the_newer_row_of_every_customer(private_redis_url: str, store: OnlineStore) -> None:
+def test_two_racing_writers_leave_the_newer_row_of_every_customer(url: str, store: OnlineStore) -> None:
     races = 1_000
     start = Barrier(2)
 
     def write(writer: int) -> None:
-        own = OnlineStore(private_redis_url, "fh")
+        own = OnlineStore(url, "fh")
         start.wait(timeout=30)
         for number in range(races):
             # Each is the newer one in every second race.
@@ -155,11 +190,11 @@ def test_two_racing_writers_leave_the_newer_row_of_every_customer(private_redis_
     assert [decode_row(found).accepted for found in values if found] == [4] * races
 
 
-def test_two_racing_writers_of_one_customer_leave_the_newest_row(private_redis_url: str, store: OnlineStore) -> None:
+def test_two_racing_writers_of_one_customer_leave_the_newest_row(url: str, store: OnlineStore) -> None:
     start = Barrier(2)
 
     def write(writer: int) -> None:
-        own = OnlineStore(private_redis_url, "fh")
+        own = OnlineStore(url, "fh")
         start.wait(timeout=30)
         for number in range(500):
             # One comes with rising, the other with falling versions: half of its writes are old.
@@ -196,24 +231,24 @@ FOREIGN: dict[str, Callable[[redis.Redis, bytes], object]] = {
 
 @pytest.mark.parametrize("foreign", FOREIGN)
 def test_what_is_no_row_is_overwritten_and_its_neighbours_are_written(
-    store: OnlineStore, redis_clean: redis.Redis, foreign: str
+    store: OnlineStore, client: redis.Redis, foreign: str
 ) -> None:
-    FOREIGN[foreign](redis_clean, key("C2"))
+    FOREIGN[foreign](client, key("C2"))
     row = encode_row(HISTORY[1])
     assert store.upsert([(key(customer), row) for customer in ("C1", "C2", "C3")]) == 3
     assert store.read([key("C1"), key("C2"), key("C3")])[1] == [row] * 3
 
 
-def test_the_sound_row_replaces_a_damaged_one_of_its_version(store: OnlineStore, redis_clean: redis.Redis) -> None:
+def test_the_sound_row_replaces_a_damaged_one_of_its_version(store: OnlineStore, client: redis.Redis) -> None:
     row = encode_row(HISTORY[1])
-    redis_clean.set(key("C1"), row[:40] + bytes([row[40] ^ 1]) + row[41:])
+    client.set(key("C1"), row[:40] + bytes([row[40] ^ 1]) + row[41:])
     assert store.upsert([(key("C1"), row)]) == 1
     assert store.read([key("C1")])[1] == [row]
 
 
 @pytest.mark.parametrize("foreign", ["a list", "a hash", "a set"])
-def test_a_key_of_another_type_reads_as_absent(store: OnlineStore, redis_clean: redis.Redis, foreign: str) -> None:
-    FOREIGN[foreign](redis_clean, key("C2"))
+def test_a_key_of_another_type_reads_as_absent(store: OnlineStore, client: redis.Redis, foreign: str) -> None:
+    FOREIGN[foreign](client, key("C2"))
     row = encode_row(HISTORY[1])
     store.upsert([(key("C1"), row)])
     assert store.read([key("C1"), key("C2")]) == (None, [row, None])
@@ -233,9 +268,9 @@ def test_missing_keys_read_as_none_in_their_places(store: OnlineStore) -> None:
     assert store.read([]) == (None, [])
 
 
-def test_stores_of_different_prefixes_do_not_meet(store: OnlineStore, private_redis_url: str) -> None:
-    other = OnlineStore(private_redis_url, "staging")
-    other.open_for_reading(State(3, "aaaa"))
+def test_stores_of_different_prefixes_do_not_meet(store: OnlineStore, url: str) -> None:
+    other = OnlineStore(url, "staging")
+    opened(other, State(3, "aaaa"))
     assert store.state() is None
     assert (store.row_prefix("visits", 2), other.row_prefix("visits", 2)) == (b"fh:visits:2:{", b"staging:visits:2:{")
     other.close()
@@ -250,10 +285,10 @@ def calls(client: redis.Redis) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1_000])
-def test_a_read_of_any_size_is_one_command(store: OnlineStore, redis_clean: redis.Redis, rows: int) -> None:
-    store.read([])  # connected: opening a connection has commands of its own
+def test_a_read_of_any_size_is_one_command(one_store: OnlineStore, redis_clean: redis.Redis, rows: int) -> None:
+    one_store.read([])  # connected: opening a connection has commands of its own
     before = calls(redis_clean)
-    store.read([key(f"C{number}") for number in range(rows)])
+    one_store.read([key(f"C{number}") for number in range(rows)])
     after = calls(redis_clean)
     assert {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name)} == {
         "cmdstat_mget": 1
@@ -269,7 +304,7 @@ def test_an_empty_redis_has_no_state(store: OnlineStore) -> None:
 
 
 def test_a_filled_store_has_the_state_it_was_opened_with(store: OnlineStore) -> None:
-    store.open_for_reading(State(812, "5f0c2a9be1d47736"))
+    opened(store, State(812, "5f0c2a9be1d47736"))
     assert store.state() == State(812, "5f0c2a9be1d47736")
     raw, _ = store.read([])
     assert raw == b"812:5f0c2a9be1d47736"
@@ -289,7 +324,7 @@ def test_a_filled_store_has_the_state_it_was_opened_with(store: OnlineStore) -> 
     ids=["higher", "more digits", "the same", "lower", "another epoch", "a shorter epoch"],
 )
 def test_publishing_raises_the_version_of_this_epoch_only(store: OnlineStore, published: State, seen: State) -> None:
-    store.open_for_reading(State(812, "aaaa"))
+    opened(store, State(812, "aaaa"))
     store.publish(published)
     assert store.state() == seen
 
@@ -300,16 +335,16 @@ def test_publishing_does_not_open_a_cold_store(store: OnlineStore) -> None:
 
 
 def test_a_new_filling_may_have_any_version(store: OnlineStore) -> None:
-    store.open_for_reading(State(812, "aaaa"))
-    store.open_for_reading(State(3, "bbbb"))
+    opened(store, State(812, "aaaa"))
+    opened(store, State(3, "bbbb"))
     assert store.state() == State(3, "bbbb")
 
 
 # Locks.
 
 
-def test_one_process_at_a_time_holds_a_lock(store: OnlineStore, private_redis_url: str) -> None:
-    other = OnlineStore(private_redis_url, "fh")
+def test_one_process_at_a_time_holds_a_lock(store: OnlineStore, url: str) -> None:
+    other = OnlineStore(url, "fh")
     with store.exclusive("rebuild", seconds=60) as held:
         assert held is not None
         with other.exclusive("rebuild", seconds=60) as refused:
@@ -323,10 +358,10 @@ def test_one_process_at_a_time_holds_a_lock(store: OnlineStore, private_redis_ur
     other.close()
 
 
-def test_a_lock_that_ran_out_is_not_taken_from_its_next_holder(store: OnlineStore, redis_clean: redis.Redis) -> None:
+def test_a_lock_that_ran_out_is_not_taken_from_its_next_holder(store: OnlineStore, client: redis.Redis) -> None:
     with store.exclusive("rebuild", seconds=60):
-        redis_clean.set("fh:lock:rebuild", b"of another")
-    assert redis_clean.get("fh:lock:rebuild") == b"of another"
+        client.set("fh:lock:rebuild", b"of another")
+    assert client.get("fh:lock:rebuild") == b"of another"
 
 
 # Down is not empty.
