@@ -6,7 +6,7 @@ The Procfiles have the same numbers, and a test compares them.
 from __future__ import annotations
 
 #: Requests that are worked at: more would only compete for the interpreter.
-AT_WORK = 4
+AT_WORK = 8
 #: Requests that are taken, those that wait for the others included.
 AT_ONCE = 32
 #: How long one waits for its turn before it is refused.
