@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -178,10 +179,16 @@ def write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, output: Pat
         texts = [field.name for field in schema if pa.types.is_string(field.type)]  # on numbers a dictionary is slow
         how = {"compression": "zstd", "use_dictionary": texts, "write_page_checksum": True}
         with storage_errors(output.parent):
-            with pq.ParquetWriter(part, schema, **how) as writer:
+            # One batch is being written while the next one is made: a tenth of a join.
+            with pq.ParquetWriter(part, schema, **how) as writer, ThreadPoolExecutor(1) as pen:
+                written: Future[None] | None = None
                 for batch in batches:
-                    writer.write_batch(batch)
+                    if written is not None:
+                        written.result()
+                    written = pen.submit(writer.write_batch, batch)
                     rows += batch.num_rows
+                if written is not None:
+                    written.result()
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(output)
