@@ -1,7 +1,8 @@
 """What a status may become, what that needs, and who still reads a thing.
 
 Archiving something that is still read is refused, naming who reads it: a feature of a service that is not archived
-itself, or a group with such a feature. Deprecating records when, why, and what to use instead.
+itself, one that others are computed from on request, or a group with a feature of such a service. Deprecating records
+when, why, and what to use instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from django.utils import timezone
 from catalog import usage
 from catalog.models import Feature, FeatureGroup, FeatureService, Status
 from catalog.models.status import TRANSITIONS
+from catalog.schemas import computed_from
 from engine.errors import Conflict, InvalidInput, StillRead
 
 Thing = Feature | FeatureGroup | FeatureService
@@ -74,10 +76,12 @@ def _record_deprecation(
 
 
 def readers_of(thing: Thing) -> list[str]:
-    """Who reads the thing: the services, as `name@version`, that are not archived, then who asked for it of late
-    (catalog/usage.py). A service has no readers here."""
+    """Who reads the thing: the services, as `name@version`, that are not archived, the features that are computed from
+    it on request, then who asked for it of late (catalog/usage.py). A service has no readers here."""
     if isinstance(thing, FeatureService):
         return []
     features = Feature.objects.filter(pk=thing.pk) if isinstance(thing, Feature) else thing.features.all()
     services = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features)
-    return [*map(str, services.distinct()), *map(str, usage.readers(features))]
+    computed = computed_from(thing) if isinstance(thing, Feature) else []
+    served = [str(feature) for feature in computed if feature.effective_status != Status.ARCHIVED]
+    return [*map(str, services.distinct()), *served, *map(str, usage.readers(features))]

@@ -70,6 +70,18 @@ def request_needs(group: FeatureGroup, features: Iterable[Feature] | None = None
     return {f.name: on_request.computation_of(readable, [f.name]).request_inputs for f in computed if readable}
 
 
+def computed_from(feature: Feature) -> list[Feature]:
+    """The features of its group that are computed on request from this stored one, directly or through others."""
+    siblings = list(feature.group.features.all())
+    readable = readable_schema(feature.group, siblings)
+    reading = {
+        column.name
+        for column in (readable.on_request if readable else ())
+        if readable and feature.name in {f.name for f in on_request.computation_of(readable, [column.name]).stored}
+    }
+    return [sibling for sibling in siblings if sibling.name in reading]
+
+
 def current_schema(group: FeatureGroup) -> GroupSchema:
     """The schema that a writer works from now, recorded under its id; the same id while nothing changes.
 

@@ -11,8 +11,9 @@ import yaml
 from django.test import Client
 
 from catalog import definitions, schemas
-from catalog.models import FeatureGroup
-from engine.errors import InvalidDefinition
+from catalog.lifecycle import change_status, readers_of
+from catalog.models import FeatureGroup, Status
+from engine.errors import InvalidDefinition, StillRead
 from tests.catalog.test_api import answer_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -158,3 +159,16 @@ def test_lists_say_what_is_computed_on_request_and_what_it_needs(tmp_path: Path)
     told = answer_of(client.get("/features/customer/is_large/metadata"))
     assert (told["on_request"], told["request_inputs"]) == (True, [value, items])
     keys.forget()
+
+
+def test_what_is_computed_from_a_stored_feature_reads_it_until_it_is_archived_itself(tmp_path: Path) -> None:
+    definitions.apply([written(tmp_path, ("[purchases:total, purchases:is_large]", "[purchases:total]"))])
+    group = FeatureGroup.objects.get(name="purchases")
+    average, total = group.features.get(name="average"), group.features.get(name="total")
+    with pytest.raises(StillRead, match="purchases:cart_ratio, purchases:is_large"):
+        change_status(average, Status.ARCHIVED)
+    change_status(group.features.get(name="cart_ratio"), Status.ARCHIVED)
+    assert readers_of(average) == ["purchases:is_large"]  # through the archived one
+    change_status(group.features.get(name="is_large"), Status.ARCHIVED)
+    change_status(average, Status.ARCHIVED)
+    assert readers_of(total) == ["cart@1"]
