@@ -33,10 +33,11 @@ class Web:
     process: subprocess.Popen[str]
     port: int
     key: str
-    output: IO[str]
+    output: IO[str] | None = None
 
     def log(self) -> str:
         """What the server has written so far."""
+        assert self.output is not None, "its output is elsewhere"
         return written(self.output)
 
     def post(self, body: Any, *, key: str = "", path: str = ROWS, **headers: str) -> tuple[int, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,7 +65,7 @@ def test_it_is_hashed_again_a_day_later_and_when_the_clock_was_put_back(
     now = time.time()
     for later, looks in ((whole.TRUSTED_FOR - 60, 0), (whole.TRUSTED_FOR + 60, 3), (-60, 3)):
         hashed.clear()
-        monkeypatch.setattr(whole.time, "time", lambda later=later: now + later)
+        monkeypatch.setattr(whole, "time", SimpleNamespace(time=lambda later=later: now + later))
         three.files()
         assert len(hashed) == looks, later
 
