@@ -53,7 +53,6 @@ _NAMING_THE_HOST = (
     "SERVER_PORT",
     "wsgi.url_scheme",
 )
-_allowed_hosts: set[tuple[str | None, ...]] = set()
 #: ALLOWED_HOSTS may stand for any number of names.
 HOSTS_REMEMBERED = 1_000
 _AUTHENTICATION, _PERMISSION = ApiKeyAuthentication(), HasScope()
@@ -65,13 +64,14 @@ class HotPath:
     def __init__(self, django: Application) -> None:
         self._django = django
         self._added: dict[bool, list[tuple[str, str]] | None] = {}
+        self._allowed_hosts: set[tuple[str | None, ...]] = set()
         self._thread = _Thread()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[Any]:
         began = perf_counter()
         request = _hot_request(environ)
-        added = request and self._headers_of_security(request)
-        if request is None or added is None:
+        added = request and self._has_allowed_host(request) and self._headers_of_security(request)
+        if not request or not added:
             return self._django(environ, start_response)
         # A key that is not known yet and a changed catalog are looked up in the database.
         self._thread.database.close_if_unusable_or_obsolete()
@@ -86,6 +86,19 @@ class HotPath:
         ]
         start_response(f"{status} {response.reason_phrase}", [*response.items(), *added, *own])
         return [body]
+
+    def _has_allowed_host(self, request: HttpRequest) -> bool:
+        """Whether the host is one of ours; what Django allowed before it allows again, and has not to be asked."""
+        named = tuple(map(request.META.get, _NAMING_THE_HOST))
+        if named in self._allowed_hosts:
+            return True
+        try:
+            request.get_host()
+        except DisallowedHost:
+            return False
+        if len(self._allowed_hosts) < HOSTS_REMEMBERED:
+            self._allowed_hosts.add(named)
+        return True
 
     def _headers_of_security(self, request: HttpRequest) -> list[tuple[str, str]] | None:
         """What Django's middlewares add to each answer, found out once; None when they send the caller elsewhere."""
@@ -127,7 +140,7 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
     match = route.pattern.match(request.path_info[1:])
     view = route.callback.cls()  # type: ignore[attr-defined]  # DRF's as_view leaves the class there
     renderer = _renderer(view, environ.get("HTTP_ACCEPT", "*/*"))
-    if match is None or renderer is None or not _has_allowed_host(request):
+    if match is None or renderer is None:
         return None
     request.route, request.pattern, request.view, request.arguments = str(route.name), route.pattern, view, match[2]
     request.accepted_renderer = renderer
@@ -139,20 +152,6 @@ def _renderer(view: APIView, accept: str) -> BaseRenderer | None:
     if accept in ("*/*", "application/json"):
         return JSONRenderer()
     return next((renderer() for renderer in view.renderer_classes if renderer.media_type == accept), None)
-
-
-def _has_allowed_host(request: HttpRequest) -> bool:
-    """Whether the host is one of ours; what Django allowed before it allows again, and has not to be asked."""
-    named = tuple(map(request.META.get, _NAMING_THE_HOST))
-    if named in _allowed_hosts:
-        return True
-    try:
-        request.get_host()
-    except DisallowedHost:
-        return False
-    if len(_allowed_hosts) < HOSTS_REMEMBERED:
-        _allowed_hosts.add(named)
-    return True
 
 
 def _call(request: _HotRequest) -> HttpResponse:
