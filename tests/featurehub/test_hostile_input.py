@@ -6,7 +6,6 @@ import ast
 import base64
 import io
 import json
-import pickle
 import re
 import socket
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from ingestion.models import QuarantinedRule, SourceFile
 from ingestion.push import push
 from tests.admin_pages import pages_of
 from tests.factories import make_customer_group, purchase, write_csv
+from tests.featurehub.bomb import pickled_bomb, require_it_goes_off
 from tests.ingestion import contents, workers
 from tests.ingestion.web import Start, running_webs
 
@@ -262,22 +262,11 @@ def dump_of_the_database() -> str:
 # -- Pickle, in every place where somebody could put one
 
 
-class Bomb:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
 @pytest.fixture
 def bomb(tmp_path: Path) -> Iterator[bytes]:
     """It does go off where somebody unpickles it."""
-    pickle.loads(pickle.dumps(Bomb(tmp_path / "checked")))  # noqa: S301  so that the tests below can fail
-    assert (tmp_path / "checked").exists()
-    yield pickle.dumps(Bomb(tmp_path / "left"))
+    require_it_goes_off(tmp_path)
+    yield pickled_bomb(tmp_path / "left")
     assert not (tmp_path / "left").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_django import Settings
 from redis.crc import key_slot
 
-from catalog import snapshot, stores
+from catalog import stores
 from catalog.models import CatalogState, FeatureGroup
 from engine.errors import OnlineStoreCold, Unavailable
 from engine.online.codec import OnlineRow, encode_row
@@ -23,6 +23,7 @@ from ingestion.push import delete, push
 from ingestion.tasks import catch_up
 from serving import vectors
 from tests.factories import ELEVEN, NOON, make_customer_group, purchase, write_csv
+from tests.forgetting import forget
 from tests.ingestion.redis_stand_ins import ClusterStub
 from tests.ingestion.test_redis_errors import ANSWERS
 from tests.redis_cluster import Node, RedisCluster, until
@@ -34,17 +35,11 @@ CUSTOMERS = [f"C{number}" for number in range(30)]
 def cluster_hub(sources: Path, settings: Settings, redis_cluster: RedisCluster) -> Iterator[RedisCluster]:
     """The hub's online store on the cluster, empty and warm."""
     before, settings.ONLINE_REDIS_URL = settings.ONLINE_REDIS_URL, redis_cluster.url
-    reconnect()
+    forget()
     materialize.ensure_warm()
     yield redis_cluster
     settings.ONLINE_REDIS_URL = before
-    reconnect()
-
-
-def reconnect() -> None:
-    stores.online().close()
-    stores.online.cache_clear()
-    snapshot.forget()
+    forget()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import redis
 from pytest_django import Settings
 
-from catalog import snapshot, stores
+from catalog import stores
 from catalog.models import CatalogState, FeatureGroup
 from engine.errors import CorruptData, OnlineStoreCold, Unavailable
 from engine.online.store import NOTHING
@@ -22,6 +22,7 @@ from ingestion.tasks import catch_up
 from serving import vectors
 from tests.engine.online.rewinding import Rewinding
 from tests.factories import ELEVEN, NOON, make_customer_group, purchase, write_csv
+from tests.forgetting import forget
 from tests.ingestion import contents
 from tests.ingestion.replicas import Pair
 from tests.ingestion.test_materialize import assert_both_stores_agree, damage
@@ -36,18 +37,12 @@ def own_redis(sources: Path, settings: Settings, tmp_path: Path) -> Iterator[Rew
     with private_redis.running(home):
         server, before = Rewinding(home), settings.ONLINE_REDIS_URL
         settings.ONLINE_REDIS_URL = server.url
-        reconnect()
+        forget()
         materialize.ensure_warm()
         yield server
         server.wake()
         settings.ONLINE_REDIS_URL = before
-        reconnect()
-
-
-def reconnect() -> None:
-    stores.online().close()
-    stores.online.cache_clear()
-    snapshot.forget()
+        forget()
 
 
 def client_of(server: Rewinding) -> redis.Redis:
@@ -100,7 +95,7 @@ def test_a_redis_restored_from_an_old_file_is_cold_until_all_that_it_lost_is_the
     before = [contents.online_rows(group) for group in groups]
     assert (total_of(groups[0], "C3"), len(before[0])) == (9, 3)
     own_redis.go_back()
-    reconnect()
+    forget()
     assert total_of(groups[0], "C3") == 1  # as long as nobody has looked
     states: list[str] = []
 
@@ -131,7 +126,7 @@ def test_only_what_was_lost_is_read_again(sources: Path, own_redis: Rewinding, m
     push(lost, [purchase("C4")])
     catch_up()
     own_redis.go_back()
-    reconnect()
+    forget()
     read: list[str] = []
     files = materialize.files_after
     monkeypatch.setattr(materialize, "files_after", lambda *asked: read.extend(found := files(*asked)) or found)
@@ -148,7 +143,7 @@ def test_pushes_that_were_answered_and_lost_are_online_after_one_catch_up(source
     own_redis.save()
     assert push(group, [purchase("C1", ELEVEN, total_purchases=2), purchase("C2")]).online == "applied"
     own_redis.go_back()
-    reconnect()
+    forget()
     catch_up()
     assert total_of(group, "C1") == 2
     assert_both_stores_agree(group, ["customer_id"])
@@ -161,7 +156,7 @@ def test_a_redis_from_before_a_rebuild_is_cold_at_once(sources: Path, own_redis:
     materialize.rebuild()
     push(group, [purchase("C1", ELEVEN, total_purchases=2)])
     own_redis.go_back()
-    reconnect()
+    forget()
     with pytest.raises(OnlineStoreCold):
         total_of(group, "C1")
     catch_up()
@@ -188,11 +183,11 @@ def pair(sources: Path, settings: Settings, tmp_path: Path) -> Iterator[Pair]:
     with Pair.running(tmp_path) as pair:
         before = settings.ONLINE_REDIS_URL
         settings.ONLINE_REDIS_URL = pair.url
-        reconnect()
+        forget()
         materialize.ensure_warm()
         yield pair
         settings.ONLINE_REDIS_URL = before
-        reconnect()
+        forget()
 
 
 def test_a_replica_that_takes_over_without_the_last_writes_gets_them_again(sources: Path, pair: Pair) -> None:
@@ -446,7 +441,7 @@ def test_a_rebuild_says_that_it_is_at_it_also_while_a_large_push_goes_slowly(
     group = make_customer_group()
     push(group, [purchase(f"C{number}") for number in range(1_500)])
     settings.FEATUREHUB_BULK_ROWS_PER_SECOND = 1_000
-    reconnect()
+    forget()
     monkeypatch.setattr(materialize, "REBUILD_LOCK_SECONDS", 0.5)
     monkeypatch.setattr(materialize, "SECONDS_BETWEEN_SIGNS", 0.1)
     assert materialize.rebuild()
