@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import re_path
 
 from catalog import api, health, metrics
+from catalog.pages import urls as page_urls
 from catalog.registry import urls as registry_urls
 
 urlpatterns = [
@@ -20,4 +21,5 @@ urlpatterns = [
         name="feature-metadata",
     ),
     *registry_urls.urlpatterns,
+    *page_urls.urlpatterns,
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -104,6 +104,19 @@ def readers(features: QuerySet[Feature]) -> list[Reader]:
     return [
         Reader(names[row["reader"]], row["requests_of_all"], row["last"]) for row in found if row["reader"] in names
     ]
+
+
+def readers_by_feature(features: Collection[Feature]) -> list[tuple[str, list[str]]]:
+    """Who has read some features in the last DAYS and could go on, each with the names of those that it read."""
+    since = timezone.now().date() - timedelta(days=DAYS)
+    uses = FeatureUse.objects.filter(feature__in=features, day__gte=since).order_by()
+    pairs = set(uses.values_list("reader", "feature"))
+    names, known = _names({reader for reader, _ in pairs}), {feature.pk: str(feature) for feature in features}
+    read: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
+    for reader, feature in sorted(pairs):
+        if reader in names:
+            read[names[reader]].append(known[feature])
+    return list(read.items())
 
 
 def _names(readers: set[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from featurehub.environment import PROJECT, celery_url, read_environment
 from featurehub.secret_key import kept_secret_key
@@ -59,6 +60,7 @@ INSTALLED_APPS = [
     "django_filters",
     "simple_history",
     "django_celery_beat",
+    "django_htmx",
     "catalog.apps.CatalogConfig",
     "ingestion.apps.IngestionConfig",
     "serving.apps.ServingConfig",
@@ -169,6 +171,8 @@ SESSION_COOKIE_AGE = 8 * 3600  # a working day, from the login
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
 AUTHENTICATION_BACKENDS = ["catalog.logins.LimitedBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -263,12 +267,28 @@ STORAGES = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
+#: The hub's colour, from the lightest to the darkest: the admin's, and that of the catalog's pages (catalog.css).
+PRIMARY = {
+    "50": "oklch(96.2% .018 272.314)",
+    "100": "oklch(93% .034 272.788)",
+    "200": "oklch(87% .065 274.039)",
+    "300": "oklch(78.5% .115 274.713)",
+    "400": "oklch(67.3% .182 276.935)",
+    "500": "oklch(58.5% .233 277.117)",
+    "600": "oklch(51.1% .262 276.966)",
+    "700": "oklch(45.7% .24 277.023)",
+    "800": "oklch(39.8% .195 277.366)",
+    "900": "oklch(35.9% .144 278.697)",
+    "950": "oklch(25.7% .09 281.288)",
+}
 UNFOLD = {
     "SITE_TITLE": "featurehub",
     "SITE_HEADER": "featurehub",
     "SITE_URL": "/",
     "SITE_SYMBOL": "hub",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _: static("catalog/icon.svg")}],
     "SHOW_HISTORY": True,
+    "COLORS": {"primary": PRIMARY},
     "SIDEBAR": {"navigation": "catalog.admin.navigation.sidebar"},
 }
 

@@ -9,7 +9,6 @@ from django.views.generic import RedirectView
 from catalog.openapi import DocsView, OpenApiView
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:catalog_feature_changelist"), name="home"),
     # unfold keeps what its search finds in the cache as objects, which a cache of JSON cannot hold.
     path("admin/search/", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),

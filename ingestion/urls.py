@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.urls import re_path
+from django.urls import path, re_path
 
-from ingestion import api, feast, quarantine_api
+from ingestion import api, feast, pages, quarantine_api
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
@@ -26,4 +26,9 @@ urlpatterns = [
         name="quarantine-discard",
     ),
     re_path(rf"^api/v1/runs/(?P<id>{UUID})/?$", api.RunView.as_view(), name="run"),
+    path("catalog/runs/", pages.runs_page, name="catalog-runs"),
+    path("catalog/runs/<uuid:id>/", pages.run_page, name="catalog-run"),
+    path("catalog/groups/<str:name>/run/", pages.run_now, name="catalog-run-now"),
+    path("catalog/quarantine/", pages.quarantine_page, name="catalog-quarantine"),
+    path("catalog/groups/<str:name>/quarantine/", pages.group_quarantine, name="catalog-group-quarantine"),
 ]

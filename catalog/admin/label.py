@@ -5,54 +5,9 @@ from __future__ import annotations
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from catalog.models import RunState, Status
+from catalog.labels import COLOURS, ICONS
 
-#: Unfold's colour of each state.
-COLOURS: dict[str, str] = {
-    Status.DRAFT: "info",
-    Status.ACTIVE: "success",
-    Status.DEPRECATED: "warning",
-    Status.ARCHIVED: "danger",
-    RunState.QUEUED: "info",
-    RunState.RUNNING: "primary",
-    RunState.SUCCEEDED: "success",
-    RunState.FAILED: "danger",
-    RunState.DEAD: "danger",
-    RunState.CANCELLED: "warning",
-    "pending": "warning",
-    "replaying": "primary",
-    "replayed": "success",
-    "discarded": "info",
-    "settled": "success",
-    "run_failed": "danger",
-    "superseded": "info",
-    "valid": "success",
-    "revoked": "danger",
-    "expired": "warning",
-}
-#: Names in the icon font that the theme brings.
-ICONS: dict[str, str] = {
-    Status.DRAFT: "edit",
-    Status.ACTIVE: "check_circle",
-    Status.DEPRECATED: "warning",
-    Status.ARCHIVED: "inventory_2",
-    RunState.QUEUED: "schedule",
-    RunState.RUNNING: "sync",
-    RunState.SUCCEEDED: "check_circle",
-    RunState.FAILED: "error",
-    RunState.DEAD: "skull",
-    RunState.CANCELLED: "cancel",
-    "pending": "hourglass_empty",
-    "replaying": "sync",
-    "replayed": "check_circle",
-    "discarded": "delete",
-    "settled": "check_circle",
-    "run_failed": "error",
-    "superseded": "history",
-    "valid": "check_circle",
-    "revoked": "block",
-    "expired": "timer_off",
-}
+__all__ = ["COLOURS", "labelled", "with_icon"]
 
 
 def labelled(state: str) -> tuple[str, SafeString]:

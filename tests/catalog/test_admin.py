@@ -17,7 +17,7 @@ from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 
 from catalog import access
-from catalog.admin.moment import duration_text, parse_duration_text
+from catalog.moments import duration_text, parse_duration_text
 from catalog.admin.rules import allowed_values_text, parse_allowed_values
 from catalog.admin.schedule import due_times
 from catalog.admin.transition import DeprecationForm

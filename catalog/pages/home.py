@@ -1,0 +1,174 @@
+"""The home page: what needs attention first, then what changed, what is read most, and what is the caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from catalog.access import AnyCaller, seen
+from catalog.models import (
+    Entity,
+    Feature,
+    FeatureGroup,
+    FeatureService,
+    FeatureUse,
+    Run,
+    RunState,
+    Status,
+    TrainingDataset,
+)
+from catalog.models.feature import EFFECTIVE_STATUS
+from catalog.pages import addresses, searching
+from catalog.pages.viewing import page, show
+
+#: How many of each are named.
+NAMED = 4
+MOST_READ = 8
+CHANGES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """Something that may need somebody: how much there is of it, the first few, and where all are listed."""
+
+    title: str
+    count: int
+    address: str
+    tone: str
+    explained: str
+    named: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+@page
+def home_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
+    concerns = list(_concerns(caller))
+    context = {
+        "title": "Home",
+        "concerns": [concern for concern in concerns if concern.count],
+        "fine": [concern for concern in concerns if not concern.count],
+        "counts": _counts(caller),
+        "most_read": _most_read(caller),
+        "changes": _changes(caller),
+        "mine": _mine(request, caller),
+    }
+    return show(request, caller, "catalog/home.html", context, here="home")
+
+
+def _concerns(caller: AnyCaller) -> Iterator[Concern]:
+    groups = seen(caller, FeatureGroup.objects.exclude(status=Status.ARCHIVED)).order_by("name")
+    newest = Run.objects.filter(group=OuterRef("pk")).exclude(state=RunState.CANCELLED).order_by("-created_at")
+    failed = groups.annotate(state=Subquery(newest.values("state")[:1]), run=Subquery(newest.values("pk")[:1])).filter(
+        state__in=[RunState.FAILED, RunState.DEAD]
+    )
+    yield Concern(
+        "Failed runs",
+        failed.count(),
+        f"{reverse('catalog-runs')}?state=failed",
+        "bad",
+        "Groups whose newest run failed",
+        [(group.name, reverse("catalog-run", args=[group.run]), "see why") for group in failed[:NAMED]],
+    )
+    features = seen(caller, Feature.objects.select_related("group")).alias(effective=EFFECTIVE_STATUS)
+    read = FeatureUse.objects.filter(day__gte=searching.since()).order_by().values("feature")
+    served = FeatureService.objects.exclude(status=Status.ARCHIVED)
+    deprecated = (
+        features.filter(effective=Status.DEPRECATED).filter(Q(pk__in=read) | Q(services__in=served)).distinct()
+    ).order_by("group__name", "name")
+    yield Concern(
+        "Deprecated but used",
+        deprecated.count(),
+        addresses.features_with(status="deprecated", sort="reads"),
+        "warn",
+        "Read in the last 30 days, or part of a service",
+        [(str(f), addresses.page_of(f), "who is hit") for f in deprecated[:NAMED]],
+    )
+    unowned = features.filter(owner=None, group__owner=None).exclude(effective=Status.ARCHIVED).order_by("group__name")
+    yield Concern(
+        "Without an owner",
+        unowned.count(),
+        addresses.features_with(owner=searching.NOBODY),
+        "warn",
+        "Nobody answers for these features",
+        [(str(f), addresses.page_of(f), "") for f in unowned[:NAMED]],
+    )
+
+
+def _counts(caller: AnyCaller) -> list[tuple[str, int, str]]:
+    kinds: list[tuple[str, QuerySet[Any], str]] = [
+        ("features", Feature.objects.all(), "catalog-features"),
+        ("groups", FeatureGroup.objects.all(), "catalog-groups"),
+        ("entities", Entity.objects.all(), "catalog-entities"),
+        ("services", FeatureService.objects.all(), "catalog-services"),
+        ("datasets", TrainingDataset.objects.all(), "catalog-datasets"),
+    ]
+    return [(title, seen(caller, rows).count(), reverse(route)) for title, rows, route in kinds]
+
+
+def _most_read(caller: AnyCaller) -> list[tuple[Feature, int]]:
+    visible = seen(caller, Feature.objects.order_by()).values("pk")
+    uses = searching.reads_by_feature().filter(feature__in=visible).order_by("-reads")[:MOST_READ]
+    reads = dict(uses)
+    return [(feature, reads[feature.pk]) for feature in searching.features_of(list(reads))]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One change of a definition, as its history has it."""
+
+    at: datetime
+    by: str
+    sign: str
+    kind: str
+    name: str
+    reason: str
+    address: str
+
+
+_SIGNS = {"+": "added", "~": "changed", "-": "removed"}
+
+
+def _changes(caller: AnyCaller) -> list[Changed]:
+    """The newest changes of groups, features and services."""
+    found = [
+        Changed(
+            row.history_date,
+            row.history_user.get_username() if row.history_user else "",
+            _SIGNS[row.history_type],
+            kind,
+            _name_of(row),
+            row.history_change_reason or "",
+            "" if row.history_type == "-" else addresses.page_of(row.instance),
+        )
+        for kind, rows in _histories(caller)
+        for row in rows
+    ]
+    return sorted(found, key=lambda change: change.at, reverse=True)[:CHANGES]
+
+
+def _histories(caller: AnyCaller) -> Iterator[tuple[str, Any]]:
+    for kind, model, related in (
+        ("group", FeatureGroup, []),
+        ("feature", Feature, ["group"]),
+        ("service", FeatureService, []),
+    ):
+        visible = seen(caller, model.objects.order_by()).values("pk")
+        rows = model.history.filter(id__in=visible).select_related("history_user", *related)
+        yield kind, rows.order_by("-history_date", "-history_id")[:CHANGES]
+
+
+def _name_of(row: Any) -> str:
+    return f"{row.group.name}:{row.name}" if hasattr(row, "group_id") else row.name
+
+
+def _mine(request: HttpRequest, caller: AnyCaller) -> list[FeatureGroup]:
+    """The groups of the teams that the person is in."""
+    if not request.user.is_authenticated:
+        return []
+    own = FeatureGroup.objects.filter(owner__members=request.user).select_related("entity")
+    return list(own.annotate(number=Count("features")).order_by("name")[:CHANGES])

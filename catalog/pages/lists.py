@@ -1,0 +1,83 @@
+"""The lists of groups, entities, services and training datasets: found by text, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse
+
+from catalog.access import READ, AnyCaller, allowed, reach, seen
+from catalog.models import Entity, FeatureGroup, FeatureService, Run, TrainingDataset
+from catalog.pages.searching import PER_PAGE, Query
+from catalog.pages.viewing import page, show
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of a list, with the numbers that its foot shows."""
+
+    rows: Sequence[Any]
+    total: int
+    page: int
+
+    @property
+    def pages(self) -> int:
+        return max(1, -(-self.total // PER_PAGE))
+
+    @property
+    def first(self) -> int:
+        return (self.page - 1) * PER_PAGE + 1 if self.total else 0
+
+    @property
+    def last(self) -> int:
+        return min(self.page * PER_PAGE, self.total)
+
+
+@page
+def groups_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
+    newest = Run.objects.filter(group=OuterRef("pk")).order_by("-created_at")
+    rows = seen(caller, FeatureGroup.objects.select_related("entity", "owner")).annotate(
+        number=Count("features", distinct=True),
+        last_state=Subquery(newest.values("state")[:1]),
+        last_run=Subquery(newest.values("created_at")[:1]),
+    )
+    return _list(request, caller, "groups", rows.order_by("name"), "name", "description", "entity__name", "owner__name")
+
+
+@page
+def entities_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
+    rows = seen(caller, Entity.objects.select_related("owner").prefetch_related("join_keys"))
+    rows = rows.annotate(number=Count("groups", distinct=True)).order_by("name")
+    return _list(request, caller, "entities", rows, "name", "description", "owner__name")
+
+
+@page
+def services_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
+    rows = seen(caller, FeatureService.objects.select_related("owner")).annotate(number=Count("chosen", distinct=True))
+    return _list(request, caller, "services", rows.order_by("name", "-version"), "name", "description", "owner__name")
+
+
+@page
+def datasets_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
+    """Which groups a dataset is of stands in its manifest: of those who may not read all, each is asked for."""
+    rows: Any = TrainingDataset.objects.select_related("run").order_by("-created_at")
+    if reach(caller, READ) is not None:
+        rows = rows.filter(pk__in=[dataset.pk for dataset in rows if allowed(caller, READ, dataset)])
+    return _list(request, caller, "datasets", rows, "name", "service")
+
+
+def _list(request: HttpRequest, caller: AnyCaller, kind: str, rows: QuerySet[Any], *fields: str) -> HttpResponse:
+    query = Query.of(request.GET)
+    for word in query.words:
+        has_word = Q()
+        for field in fields:
+            has_word |= Q(**{f"{field}__icontains": word})
+        rows = rows.filter(has_word)
+    total = rows.count()
+    number = min(query.page, max(1, -(-total // PER_PAGE)))
+    found = Listed(list(rows[(number - 1) * PER_PAGE : number * PER_PAGE]), total, number)
+    context = {"found": found, "list_query": query, "title": kind.capitalize()}
+    return show(request, caller, f"catalog/{kind}.html", context, here=f"catalog-{kind}")

@@ -1,0 +1,26 @@
+"""Logging in and out of the catalog: for everybody with a login, staff or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import HttpRequest, HttpResponse
+
+from catalog.pages.viewing import POLICY
+
+
+class LoginPage(LoginView):
+    """The form; failed logins are counted and limited by catalog/logins.py."""
+
+    template_name = "catalog/login.html"
+    redirect_authenticated_user = True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = super().dispatch(request, *args, **kwargs)
+        response.headers["Content-Security-Policy"] = POLICY
+        return response  # type: ignore[return-value]
+
+
+class LogoutPage(LogoutView):
+    next_page = "home"

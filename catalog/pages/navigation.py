@@ -1,0 +1,34 @@
+"""The entries of the main navigation, in the order in which people need them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.urls import reverse
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry; `name` is its route, `count` how much waits there."""
+
+    name: str
+    title: str
+    icon: str
+    count: int = 0
+
+    @property
+    def address(self) -> str:
+        return reverse(self.name)
+
+
+ITEMS = (
+    Item("home", "Home", "home"),
+    Item("catalog-features", "Features", "data_object"),
+    Item("catalog-groups", "Groups", "table"),
+    Item("catalog-entities", "Entities", "key"),
+    Item("catalog-services", "Services", "deployed_code"),
+    Item("catalog-datasets", "Datasets", "dataset"),
+    Item("catalog-lineage", "Lineage", "account_tree"),
+    Item("catalog-runs", "Runs", "play_circle"),
+    Item("catalog-quarantine", "Quarantine", "report"),
+)

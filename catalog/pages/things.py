@@ -1,0 +1,129 @@
+"""The page of each thing: a feature, a group, an entity, a service, a training dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+
+from catalog.access import READ, REGISTRY, WRITE, AnyCaller, allowed, seen
+from catalog.admin.schedule import due_times
+from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status, TrainingDataset
+from catalog.pages import searching, wording
+from catalog.pages.lineage import lineage_of
+from catalog.pages.viewing import page, show
+from catalog.registry.impact import impact_of
+from catalog.registry.kinds import ENTITIES, FEATURE_GROUPS, FEATURE_SERVICES, FEATURES, find
+from catalog.schemas import request_needs
+from engine.errors import NotFound
+
+#: Runs of a group that its page tells of.
+RUNS = 30
+
+
+@page
+def feature_page(request: HttpRequest, caller: AnyCaller, group: str, name: str) -> HttpResponse:
+    feature: Feature = find(FEATURES, [group, name], caller)
+    impact = impact_of(feature)
+    context = {
+        "feature": feature,
+        "group": feature.group,
+        "status": feature.effective_status,
+        "computed_by": wording.computed_by(feature),
+        "reads": wording.reads_in_order(feature),
+        "on_request": request_needs(feature.group).get(feature.name, ()),
+        "rules": wording.rules_of(feature),
+        "on_violation": wording.on_violation(feature),
+        "owner": feature.owner or feature.group.owner,
+        "requests": sum(reader["requests"] for reader in impact["readers"]),
+        "impact": impact,
+        "services": seen(caller, FeatureService.objects.filter(features=feature)).order_by("name", "version"),
+        "lineage": lineage_of(feature, caller),
+        "last_run": feature.group.runs.order_by("-created_at").first(),
+        "may_change": allowed(caller, REGISTRY, feature),
+    }
+    return show(request, caller, "catalog/feature.html", context, here="catalog-features")
+
+
+@page
+def group_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
+    group: FeatureGroup = find(FEATURE_GROUPS, [name], caller)
+    features = list(group.features.select_related("group", "owner").order_by("position", "pk"))
+    reads = dict(searching.reads_by_feature().filter(feature__group=group))
+    runs = list(group.runs.order_by("-created_at")[:RUNS])
+    context = {
+        "group": group,
+        "rows": [(feature, wording.computed_by(feature), reads.get(feature.pk, 0), "") for feature in features],
+        "on_request": request_needs(group, features),
+        "inputs": group.inputs.all(),
+        "request_inputs": group.request_inputs.all(),
+        "runs": runs,
+        "tracker": [None] * (RUNS - len(runs)) + runs[::-1],
+        "due": due_times(group.schedule, 3, now=timezone.now()) if group.schedule else [],
+        "lineage": lineage_of(group, caller),
+        "impact": impact_of(group),
+        "may_change": allowed(caller, REGISTRY, group),
+        "may_write": allowed(caller, WRITE, group),
+    }
+    return show(request, caller, "catalog/group.html", context, here="catalog-groups")
+
+
+@page
+def entity_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
+    entity: Entity = find(ENTITIES, [name], caller)
+    groups = seen(caller, FeatureGroup.objects.filter(entity=entity)).select_related("owner")
+    context = {
+        "entity": entity,
+        "keys": entity.join_keys.all(),
+        "groups": groups.annotate(number=Count("features", distinct=True)).order_by("name"),
+        "lineage": lineage_of(entity, caller),
+        "may_change": allowed(caller, REGISTRY, entity),
+    }
+    return show(request, caller, "catalog/entity.html", context, here="catalog-entities")
+
+
+@page
+def service_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
+    service: FeatureService = find(FEATURE_SERVICES, [name], caller)
+    chosen = service.chosen.select_related("feature__group__entity", "feature__owner", "feature__replaced_by__group")
+    features = [one.feature for one in chosen]
+    context = {
+        "service": service,
+        "features": features,
+        "problems": problems_of(service, features),
+        "versions": seen(caller, FeatureService.objects.filter(name=service.name)).order_by("-version"),
+        "changes": service.changes_since(),
+        "impact": impact_of(service),
+        "lineage": lineage_of(service, caller),
+        "may_change": allowed(caller, REGISTRY, service),
+    }
+    return show(request, caller, "catalog/service.html", context, here="catalog-services")
+
+
+def problems_of(service: FeatureService, features: list[Feature]) -> list[tuple[Feature, str]]:
+    """What breaks the service's contract: its features that are not served, each with why."""
+    if service.status == Status.ARCHIVED:
+        return []
+    why = {
+        Status.ARCHIVED: "is archived: requests are answered 410",
+        Status.DRAFT: "is a draft: requests are answered 409",
+    }
+    return [(f, why[f.effective_status]) for f in features if f.effective_status in why]
+
+
+@page
+def dataset_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
+    found = TrainingDataset.objects.select_related("run").filter(name=name.replace("\0", "")).first()
+    if found is None or not allowed(caller, READ, found):
+        raise NotFound(f"There is no training dataset named {name[:200]!r}.")
+    manifest: dict[str, Any] = found.manifest or {}
+    context = {
+        "dataset": found,
+        "run": found.run,
+        "manifest": manifest,
+        "null_rates": sorted(found.null_rates().items()),
+        "parts": manifest.get("groups", []),
+    }
+    return show(request, caller, "catalog/dataset.html", context, here="catalog-datasets")
