@@ -112,11 +112,11 @@ def readers_by_feature(features: Collection[Feature]) -> list[tuple[str, list[st
     uses = FeatureUse.objects.filter(feature__in=features, day__gte=since).order_by()
     pairs = set(uses.values_list("reader", "feature"))
     names, known = _names({reader for reader, _ in pairs}), {feature.pk: str(feature) for feature in features}
-    read: dict[str, list[str]] = {name: [] for name in sorted(names.values())}
+    read: dict[str, list[str]] = {}
     for reader, feature in sorted(pairs):
         if reader in names:
-            read[names[reader]].append(known[feature])
-    return list(read.items())
+            read.setdefault(names[reader], []).append(known[feature])
+    return sorted(read.items())
 
 
 def _names(readers: set[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from django.contrib.auth.views import redirect_to_login
 from django.db import Error as DatabaseFailure
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
@@ -47,10 +47,18 @@ def page(view: View) -> View:
 
     The view is called with the caller after the request. What it answers to htmx is a part of a page.
     """
+    return _viewed(view, ("GET", "HEAD"))
 
+
+def form_page(view: View) -> View:
+    """The same for a page that is also posted to; what that needs, the view asks catalog/access.py for."""
+    return _viewed(view, ("GET", "HEAD", "POST"))
+
+
+def _viewed(view: View, methods: tuple[str, ...]) -> View:
     @wraps(view)
     def viewed(request: HttpRequest, **names: Any) -> HttpResponse:
-        response = _answer(view, request, names)
+        response = _answer(view, request, names) if request.method in methods else HttpResponseNotAllowed(methods)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers.setdefault("Cache-Control", "private, no-cache")
         patch_vary_headers(response, ["Cookie", "HX-Request"])
