@@ -116,15 +116,33 @@ class Statistics:
         return Statistics(self.measure, self.count, self.nulls)
 
     def told(self) -> dict[str, Any]:
-        """As JSON keeps it; `read` is the other way."""
-        return asdict(self)
+        """As JSON keeps it, U+0000 escaped, which PostgreSQL does not keep; `read` is the other way."""
+        top = tuple((v.replace("\0", r"\x00") if isinstance(v, str) else v, count) for v, count in self.top)
+        return asdict(replace(self, top=top))
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Statistics:
         drawn = told["histogram"]
-        histogram = drawn and Histogram(tuple(drawn["edges"]), tuple(drawn["counts"]), drawn["below"], drawn["above"])
-        top = tuple((value, count) for value, count in told["top"])
-        return cls(**{**told, "histogram": histogram, "top": top, "points": tuple(told["points"])})
+        return cls(
+            **dict(told)
+            | {name: _number(told[name]) for name in ("minimum", "maximum", "mean", "std")}
+            | {
+                "quantiles": {name: _number(value) for name, value in told["quantiles"].items()},
+                "histogram": drawn
+                and Histogram(_all_numbers(drawn["edges"]), tuple(drawn["counts"]), drawn["below"], drawn["above"]),
+                "top": tuple((value, count) for value, count in told["top"]),
+                "points": _all_numbers(told["points"]),
+            }
+        )
+
+
+def _number(value: Number | None) -> Number | None:
+    """PostgreSQL writes a large float as a whole number of many digits."""
+    return float(value) if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 else value
+
+
+def _all_numbers(values: Iterable[Number]) -> tuple[Number, ...]:
+    return tuple(value for value in map(_number, values) if value is not None)
 
 
 def measure_of(dtype: Dtype) -> Measure:
@@ -291,7 +309,6 @@ class Accumulator:
         counts = None if self._counts is None or len(self._counts) > KEPT_COUNTED else list(self._counts.items())
         return msgspec.msgpack.encode(
             {
-                "format": 1,
                 "moments": [
                     self.count,
                     self.nulls,
@@ -622,8 +639,8 @@ class Collected:
     """
 
     def __init__(self, columns: Mapping[str, Dtype], *, counts_only: Iterable[str] = ()) -> None:
-        hidden = frozenset(counts_only)
-        self.columns = {name: Accumulator(dtype, name in hidden) for name, dtype in columns.items()}
+        self.counts_only = frozenset(counts_only)
+        self.columns = {name: Accumulator(dtype, name in self.counts_only) for name, dtype in columns.items()}
         self.accepted: tuple[int, int] | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
@@ -644,7 +661,7 @@ class Collected:
         if other.accepted:
             self._span(other.accepted)
         for name, counted in other.columns.items():
-            self.columns[name].merge(counted)
+            self.columns.setdefault(name, Accumulator(counted.dtype, counted.counts_only)).merge(counted)
 
     def _span(self, accepted: tuple[int, int]) -> None:
         known = self.accepted or accepted
