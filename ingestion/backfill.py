@@ -131,10 +131,17 @@ class OlderVersion:
             read(before)
 
     def on_spark(
-        self, schema: GroupSchema, target: OfflineTable, *, names: str, watch: Callable[[int, int], None]
+        self,
+        schema: GroupSchema,
+        target: OfflineTable,
+        *,
+        names: str,
+        untold: frozenset[str],
+        watch: Callable[[int, int], None],
     ) -> Iterator[RejectedRows | Written]:
         """What became of the same rows on Spark, batch by batch; their files, called `names...`, are beside `target`.
 
+        untold: the features whose values statistics may not tell of.
         watch: told each second how many of the tasks that are known of are done; what it raises ends the work.
         Raises as computing them here does, and RunFailed when Spark cannot finish.
         """
@@ -155,6 +162,7 @@ class OlderVersion:
             now=timezone.now(),
             max_skew=max_clock_skew(),
             suppression=suppression.of_entity(self.run.group.entity),
+            untold=untold,
         )
         exchange = Path(settings.FEATUREHUB_HOME) / "tmp"
         yield from recomputed(wanted, session=opened(), temp_directory=exchange, watch=watch)

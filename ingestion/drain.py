@@ -20,7 +20,8 @@ from django.utils import timezone
 from catalog.models import Acceptance, FeatureGroup
 from catalog.schemas import from_stored
 from engine import faults
-from engine.schema import SCHEMA
+from engine.schema import SCHEMA, GroupSchema
+from ingestion import statistics
 from ingestion.models import Drain, PushBatch
 from ingestion.push_rows import rows_of
 from ingestion.tables import open_table
@@ -103,28 +104,37 @@ def _can_skip_locked() -> bool:
 def _land(claimed: Drain) -> int:
     batches = claimed.batches.order_by("pk")
     frames = [rows for batch in batches if not (rows := rows_of(batch)).is_empty()]
-    if frames:
-        _commit(claimed, pl.concat(frames, how="diagonal"))
+    parts = _by_schema(claimed, pl.concat(frames, how="diagonal")) if frames else []
+    if parts:
+        _commit(claimed, parts)
     faults.hit("drain.before_landed")
-    claimed.landed_at = timezone.now()
-    claimed.save(update_fields=["landed_at"])
+    collected = statistics.counted(claimed, [(schema.features, rows) for schema, rows in parts])
+    statistics.end_drain(claimed, collected)
     return sum(frame.height for frame in frames)
 
 
-def _commit(claimed: Drain, rows: pl.DataFrame) -> None:
+def _by_schema(claimed: Drain, rows: pl.DataFrame) -> list[tuple[GroupSchema, pl.DataFrame]]:
+    """The rows by the schema that they were written with, in the order of the schemas."""
+    known = claimed.group.schemas.select_related("group")
+    return [
+        (from_stored(known.get(number=number)), part)
+        for (number,), part in sorted(rows.group_by([SCHEMA]), key=lambda group: group[0])
+    ]
+
+
+def _commit(claimed: Drain, parts: Sequence[tuple[GroupSchema, pl.DataFrame]]) -> None:
     table = open_table(claimed.group, claimed.group_version)
     transaction_id = f"drain:{claimed.id}"
     if table.has_landed(transaction_id):
         return
-    files, schemas = [], []
-    for (number,), part in sorted(rows.group_by([SCHEMA]), key=lambda group: group[0]):
-        schema = from_stored(claimed.group.schemas.select_related("group").get(number=number))
-        name = f"drain-{claimed.id}-{uuid.uuid4().hex[:8]}-{number}"
+    files = []
+    for schema, part in parts:
+        name = f"drain-{claimed.id}-{uuid.uuid4().hex[:8]}-{schema.schema_id}"
         files.append(table.write_file(part, schema.offline, name=name, sort_by=schema.key_names))
-        schemas.append(schema.offline)
         faults.hit("drain.after_file")
     faults.hit("drain.before_delta_commit")
-    landing = table.commit(files, pa.unify_schemas(schemas), transaction=transaction_id)
+    all_columns = pa.unify_schemas([schema.offline for schema, _ in parts])
+    landing = table.commit(files, all_columns, transaction=transaction_id)
     faults.hit("drain.after_delta_commit")
     if not landing.ours:  # another worker has just finished the same drain
         table.discard(files)

@@ -33,7 +33,7 @@ from engine.offline.storage import storage_errors
 from engine.pipeline import Pipeline, Place, RejectedRows, compute
 from engine.raw_batch import RawBatch
 from engine.schema import GroupSchema
-from ingestion import materialize, sources
+from ingestion import materialize, sources, statistics
 from ingestion.backfill import OlderVersion
 from ingestion.clock import max_clock_skew
 from ingestion.models import SourceFile
@@ -154,6 +154,7 @@ class _Attempt:
         """Every accepted row in files beside the table, every rejected one in quarantine."""
         self.pipeline = Pipeline(schema, transformer(schema))
         self.noted: Counter[tuple[str, str, str]] = Counter()
+        self.statistics = statistics.begun(self.run.group, schema.features)
         self.reported_at = timezone.now()
         try:
             if isinstance(self.supply, OlderVersion) and self.run.on_spark:
@@ -167,7 +168,10 @@ class _Attempt:
     def _take_from_spark(self, supply: OlderVersion, schema: GroupSchema) -> None:
         """The same, of rows that executors compute and files that they write."""
         run = self.run
-        for answer in supply.on_spark(schema, self.table, names=self.names, watch=self._watch):
+        told = supply.on_spark(
+            schema, self.table, names=self.names, untold=self.statistics.counts_only, watch=self._watch
+        )
+        for answer in told:
             self.lease.check()
             if isinstance(answer, RejectedRows):
                 self.quarantine.keep(replace(answer, numbers=[run.rows_read + number for number in answer.numbers]))
@@ -175,6 +179,7 @@ class _Attempt:
             self.noted.update(answer.noted)
             suppression.count(run.group.entity, Counter(answer.suppressed))
             run.rows_suppressed += sum(answer.suppressed.values())
+            self.statistics.merge_bytes(answer.statistics)
             if answer.file:
                 self.files.append(answer.file)
                 faults.hit("run.after_file")
@@ -207,6 +212,7 @@ class _Attempt:
             self.noted[violation.column, violation.rule, violation.detail] += len(violation.rows)
         offline, name = self._without_erased(computed.offline), f"{self.names}{len(self.files):05}"
         if len(offline):
+            self.statistics.add(offline)
             self.files.append(self.table.write_file(offline, schema.offline, name=name, sort_by=schema.key_names))
             faults.hit("run.after_file")
         self._report(len(batch), len(offline))
@@ -254,6 +260,7 @@ class _Attempt:
         with self.lease.about_to_commit():
             self.supply.require_claim()
             self.quarantine.record()
+            statistics.record(run, self.statistics)
         self.commits = True
         faults.hit("run.before_delta_commit")
         landing = self.table.commit(self.files, schema.offline, transaction=runs.transaction_of(run))

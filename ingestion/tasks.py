@@ -10,7 +10,7 @@ from celery import shared_task
 from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
-from catalog import runs, usage
+from catalog import runs, statistics, usage
 from catalog.log_context import at_run
 from catalog.models import FeatureGroup, Run, TrainingDataset
 from engine.errors import FeaturehubError, Unavailable
@@ -73,6 +73,7 @@ def upkeep_all() -> None:
     _for_each(upkeep.groups(), "upkeep of", partial(upkeep.upkeep, kept_files=TrainingDataset.kept_files()))
     _logged("removing what is left of training datasets", upkeep.remove_left_datasets)
     _logged("forgetting who read what long ago", usage.forget_old)
+    _logged("forgetting old statistics", statistics.forget_old)
 
 
 @shared_task(name="ingestion.tasks.scrub")

@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from catalog import stores
-from catalog.models import FeatureGroup, Run, RunKind, RunState, TrainingDataset
+from catalog.models import FeatureGroup, FeatureStatistics, Run, RunKind, RunState, TrainingDataset
 from engine import faults
 from engine.errors import unknown_name
 from engine.offline import scrub as scrubbing
@@ -128,6 +128,9 @@ def accept_loss(group: FeatureGroup, *, by: str) -> list[Damage]:
     names = {entry.name for entry in table.entries()} & {Path(each.path).name for each in lost}
     for each in lost:
         log.error("%s: %s accepts the loss of what is damaged: %s", group.name, by, each.detail)
+    if lost:
+        # What the lost rows were like is told no more: an erasure could not find whose they were.
+        FeatureStatistics.objects.filter(feature__group=group, group_version=version).blank()
     if names:
         table.replace_files(names, [])
     faults.hit("accept.after_delta_commit")

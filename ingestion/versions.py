@@ -17,7 +17,15 @@ from django.db import transaction
 from django.db.models import Q, QuerySet, Sum
 
 from catalog import stores
-from catalog.models import CatalogState, FeatureGroup, OfflineDamage, RunKind, RunState, TrainingDataset
+from catalog.models import (
+    CatalogState,
+    FeatureGroup,
+    FeatureStatistics,
+    OfflineDamage,
+    RunKind,
+    RunState,
+    TrainingDataset,
+)
 from engine import faults
 from engine.errors import Conflict, CorruptData, NotFound
 from engine.offline import removal
@@ -148,6 +156,7 @@ def drop_version(group: FeatureGroup, version: int, *, by: str) -> Dropped:
     faults.hit("drop.after_files")
     with transaction.atomic():
         # The cursor is what a version without a folder is known by, so it goes with the last of the rest.
+        FeatureStatistics.objects.filter(feature__group=group, group_version=version).delete()
         for model in (SourceFile, OfflineDamage, OnlineCursor):
             model.objects.filter(group=group, group_version=version).delete()
     return Dropped(found, online)

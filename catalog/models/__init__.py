@@ -16,6 +16,7 @@ from catalog.models.run import Run, RunKind, RunState
 from catalog.models.service import FeatureService, ServiceFeature
 from catalog.models.source import DataSource
 from catalog.models.state import CatalogState
+from catalog.models.statistics import FeatureStatistics
 from catalog.models.status import Status
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Feature",
     "FeatureGroup",
     "FeatureService",
+    "FeatureStatistics",
     "FeatureType",
     "FeatureUse",
     "GroupInput",

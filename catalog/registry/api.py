@@ -9,6 +9,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from catalog import statistics
 from catalog.access import READ, REGISTRY, AnyCaller, seen
 from catalog.api import json_response
 from catalog.bodies import parse_object, read_body
@@ -90,6 +91,17 @@ class ThingView(ShownView):
             dry_run=dry_run,
         )
         return planned(plan) if dry_run else answered(row)
+
+
+class StatisticsView(APIView):
+    """`GET /api/v1/registry/features/<group>/<name>/statistics`: what its values were like last, and before."""
+
+    kind = FEATURES
+    scopes = {"GET": READ}
+
+    def get(self, request: Request, **names: str) -> HttpResponse:
+        (described,) = statistics.described([kinds.find(self.kind, list(names.values()), request.user)])
+        return json_response(described.told())
 
 
 class TransitionView(APIView):

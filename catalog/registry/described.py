@@ -210,6 +210,63 @@ class ImpactSerializer(serializers.Serializer[Any]):
         return {"from": serializers.ChoiceField(Status.values), **super().get_fields()}
 
 
+class HistogramSerializer(serializers.Serializer[Any]):
+    edges = serializers.ListField(child=serializers.JSONField(), help_text="Numbers, or times; one more than counts.")
+    counts = serializers.ListField(child=serializers.IntegerField())
+    below = serializers.IntegerField(help_text="Values below the first edge.")
+    above = serializers.IntegerField(help_text="Values above the last edge.")
+
+
+class TopValueSerializer(serializers.Serializer[Any]):
+    value = serializers.JSONField()
+    count = serializers.IntegerField()
+
+
+class StatisticsSerializer(serializers.Serializer[Any]):
+    """What the values of some rows are like; null or empty is what does not apply, or may not be told."""
+
+    count = serializers.IntegerField(help_text="Rows, nulls among them.")
+    nulls = serializers.IntegerField()
+    described = serializers.IntegerField(help_text="How many values the rest is about.")
+    measure = serializers.ChoiceField(
+        ["number", "timestamp", "length", "category", "none"], help_text="length: that of lists."
+    )
+    max = serializers.JSONField(allow_null=True)
+    mean = serializers.JSONField(allow_null=True)
+    std = serializers.FloatField(allow_null=True, help_text="Of timestamps in seconds.")
+    quantiles = serializers.DictField(help_text="p1, p5, p25, p50, p75, p95, p99.")
+    histogram = HistogramSerializer(allow_null=True)
+    top = TopValueSerializer(many=True)
+    distinct = serializers.IntegerField(allow_null=True, help_text="How many different values; above 1,024 about.")
+    is_exact = serializers.BooleanField(help_text="False: quantiles, histogram and top values are those of a sample.")
+
+    def get_fields(self) -> dict[str, Any]:
+        return {"min": serializers.JSONField(allow_null=True), **super().get_fields()}
+
+
+class LatestStatisticsSerializer(StatisticsSerializer):
+    """Of the last run that added rows, or of what was pushed on the last day with pushes."""
+
+    run = serializers.UUIDField(allow_null=True)
+    day = serializers.DateField(allow_null=True)
+    computed_at = serializers.DateTimeField()
+
+
+class BaselineStatisticsSerializer(StatisticsSerializer):
+    """Of the days before that, put together; its histogram has the edges of the latest."""
+
+    days = serializers.IntegerField()
+
+
+class FeatureStatisticsSerializer(serializers.Serializer[Any]):
+    feature = serializers.CharField(help_text="group:name")
+    dtype = serializers.CharField()
+    latest = LatestStatisticsSerializer(allow_null=True)
+    baseline = BaselineStatisticsSerializer(allow_null=True)
+    psi = serializers.FloatField(allow_null=True, help_text="The population stability index of the two.")
+    moved = serializers.BooleanField(help_text="Whether it is above 0.2.")
+
+
 _ANSWERS: dict[type[Any], type[serializers.Serializer[Any]]] = {
     Entity: RegisteredEntitySerializer,
     FeatureGroup: RegisteredFeatureGroupSerializer,
@@ -307,6 +364,15 @@ def a_thing(kind: Kind) -> Describe:
         answers={200: _ANSWERS[kind.model]},
         problems=[404],
         parameters=[*_names(kind), _ETAG],
+    )
+
+
+def statistics_of_a_feature() -> Describe:
+    return documented(
+        "registry_show_feature_statistics",
+        answers={200: FeatureStatisticsSerializer},
+        problems=[404],
+        parameters=_names(FEATURES),
     )
 
 

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_view
 
 from catalog.models import Status
 from catalog.registry import described
-from catalog.registry.api import CollectionView, ListView, ShownView, ThingView, TransitionView
+from catalog.registry.api import CollectionView, ListView, ShownView, StatisticsView, ThingView, TransitionView
 from catalog.registry.kinds import BASE, FEATURE_GROUPS, FEATURE_SERVICES, FEATURES, KINDS, TAGS, Kind
 
 TRANSITIONS = {"activate": Status.ACTIVE, "deprecate": Status.DEPRECATED, "archive": Status.ARCHIVED}
@@ -48,6 +48,9 @@ def _routes(kind: Kind) -> list[URLPattern]:
         re_path(f"{listed}/?$", _collection(kind).as_view(), name=f"registry-{kind.path}"),
         re_path(f"{one}/?$", _thing(kind).as_view(), name=f"registry-{kind.noun.replace(' ', '-')}"),
     ]
+    if kind is FEATURES:
+        view = extend_schema_view(get=described.statistics_of_a_feature())(StatisticsView)
+        routes.append(re_path(f"{one}/statistics/?$", view.as_view(), name="registry-feature-statistics"))
     for verb in TRANSITIONS if kind in _WITH_STATUS else ():
         name = f"registry-{kind.noun.replace(' ', '-')}-{verb}"
         routes.append(re_path(f"{one}/{verb}/?$", _transition(kind, verb).as_view(), name=name))

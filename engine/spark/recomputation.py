@@ -37,14 +37,18 @@ from engine.raw_batch import RawBatch
 from engine.recomputation import read_older
 from engine.schema import GroupSchema
 from engine.spark.session import Watch, named_failures, watched
+from engine.statistics import Collected
 from engine.suppression import Kept, Suppression
 from engine.transformations import compile_group
 
 #: RejectedRows rows of one answer.
 ROWS_PER_ANSWER = 4_096
-#: An answer: what it says as JSON, and rejected rows and their origins as Arrow streams.
-_ANSWERS = pa.schema([("said", pa.string()), ("rows", pa.binary()), ("origins", pa.binary())])
-_ANSWERS_OF_SPARK = "said string, rows binary, origins binary"
+#: An answer: what it says as JSON, rejected rows and their origins as Arrow streams, statistics as `Collected` writes
+#: them.
+_ANSWERS = pa.schema(
+    [("said", pa.string()), ("rows", pa.binary()), ("origins", pa.binary()), ("statistics", pa.binary())]
+)
+_ANSWERS_OF_SPARK = "said string, rows binary, origins binary, statistics binary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,14 @@ class Written:
 
     noted:      how many rows broke a rule that keeps them, by (column, rule, detail).
     suppressed: how many were of erased entities, by the hash of their key.
+    statistics: what the accepted values were like, as `Collected.merge_bytes` reads it.
     """
 
     rows: int
     file: DataFile | None
     noted: dict[tuple[str, str, str], int]
     suppressed: dict[bytes, int]
+    statistics: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class Recomputation:
     modules:       those that Python functions may come from.
     names:         what the names of the files that are written begin with.
     suppression:   the erased entities, whose rows are left out.
+    untold:        the features whose values statistics may not tell of.
     """
 
     older: str
@@ -81,6 +88,7 @@ class Recomputation:
     now: datetime
     max_skew: timedelta
     suppression: Suppression | None = None
+    untold: frozenset[str] = frozenset()
 
     def __call__(self, places: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in places:
@@ -106,14 +114,17 @@ class Recomputation:
             yield from _rejected_answers(rejected)
         kept = self.suppression.kept(computed.offline) if self.suppression else Kept(computed.offline)
         file = None
+        collected = Collected({f.name: f.dtype for f in self.schema.features}, counts_only=self.untold)
         if len(kept.rows):
+            collected.add(kept.rows)
             schema, sort_by = self.schema.offline, self.schema.key_names
             file = OfflineTable(self.target).write_file(kept.rows, schema, name=name, sort_by=sort_by)
         noted = [
             [violation.column, violation.rule, violation.detail, len(violation.rows)] for violation in computed.noted
         ]
         suppressed = {hashed.hex(): rows for hashed, rows in kept.suppressed.items()}
-        yield _answer({"rows": len(batch), "file": file and _told(file), "noted": noted, "suppressed": suppressed})
+        said = {"rows": len(batch), "file": file and _told(file), "noted": noted, "suppressed": suppressed}
+        yield _answer(said, statistics=collected.to_bytes())
 
 
 def recomputed(
@@ -161,8 +172,10 @@ def executors_find_us(session: SparkSession) -> Iterator[None]:
 # What an executor says, and how the driver reads it.
 
 
-def _answer(said: dict[str, Any], rows: bytes | None = None, origins: bytes | None = None) -> pa.RecordBatch:
-    return pa.record_batch([[json.dumps(said)], [rows], [origins]], schema=_ANSWERS)
+def _answer(
+    said: dict[str, Any], rows: bytes | None = None, origins: bytes | None = None, statistics: bytes | None = None
+) -> pa.RecordBatch:
+    return pa.record_batch([[json.dumps(said)], [rows], [origins], [statistics]], schema=_ANSWERS)
 
 
 def _rejected_answers(rejected: RejectedRows) -> Iterator[pa.RecordBatch]:
@@ -190,7 +203,8 @@ def _read(answer: pa.RecordBatch) -> RejectedRows | Written:
         return RejectedRows(said["column"], said["rule"], said["detail"], said["numbers"], batch)
     noted = {(column, rule, detail): rows for column, rule, detail, rows in said["noted"]}
     suppressed = {bytes.fromhex(hashed): rows for hashed, rows in said["suppressed"].items()}
-    return Written(said["rows"], said["file"] and _file(said["file"]), noted, suppressed)
+    statistics = answer["statistics"][0].as_py()
+    return Written(said["rows"], said["file"] and _file(said["file"]), noted, suppressed, statistics)
 
 
 def _file(told: dict[str, Any]) -> DataFile:

@@ -7,14 +7,14 @@ import time
 from django.db import connection
 
 from catalog import stores
-from catalog.models import Erasure, Run, TrainingDataset
+from catalog.models import Erasure, FeatureStatistics, Run, TrainingDataset
 from engine.errors import Unavailable
 from ingestion.models import IdempotencyKey, PushBatch, QuarantinedRow, QuarantinedRule
 
 #: How long readers of SQLite's log are waited for, and Redis while it writes its file anew.
 WAIT_SECONDS = 30.0
 REDIS_SECONDS = 120.0
-_TABLES = (Erasure, PushBatch, IdempotencyKey, QuarantinedRule, QuarantinedRow, Run, TrainingDataset)
+_TABLES = (Erasure, FeatureStatistics, PushBatch, IdempotencyKey, QuarantinedRule, QuarantinedRow, Run, TrainingDataset)
 
 
 def forget_deleted() -> str:

@@ -36,6 +36,8 @@ ATTEMPTS = 10
 SECONDS_TO_OTHERS = 60.0
 
 Step = Callable[[int], None]
+#: Told the files from which rows are about to go.
+BeforeRemoval = Callable[[list[Path]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,9 @@ def found_in(table: OfflineTable, target: Target, step: Step = lambda _: None) -
     return found
 
 
-def replace(name: str, table: OfflineTable, target: Target, receipt: Receipt, step: Step) -> int:
+def replace(
+    name: str, table: OfflineTable, target: Target, receipt: Receipt, step: Step, *, before: BeforeRemoval
+) -> int:
     """Put files without the entity's rows in the places of those that have some; how many rows went from the table.
 
     Raises Unavailable when compactions were quicker each time.
@@ -98,6 +102,8 @@ def replace(name: str, table: OfflineTable, target: Target, receipt: Receipt, st
     kept_files = TrainingDataset.kept_files()
     for _ in range(ATTEMPTS):
         found = found_in(table, target, step)
+        if found:
+            before([file.path for file in found])
         of_datasets = kept_files.get(_group_version(name), set())
         for file in found:
             if (
@@ -213,7 +219,7 @@ def remove_old(name: str, table: OfflineTable, target: Target, group: FeatureGro
 
 
 def remove_from_dropped(group: FeatureGroup, target: Target, receipt: Receipt) -> None:
-    """Files of versions whose drop was cut off: nobody reads them."""
+    """Files of versions whose drop was cut off: nobody reads them, and the drop takes their statistics."""
     for path in stores.offline(group.name, 1).folder.parent.glob(".v*-dropped-*/*.parquet"):
         try:
             rows = count_rows(str(path), target.is_stored(), target.columns)

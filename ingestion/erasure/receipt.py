@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from catalog.models import Erasure
     from catalog.runs import Lease
 
-Section = Literal["files", "push_log", "quarantine", "datasets", "online", "idempotency_keys", "texts", "left_files"]
+Section = Literal[
+    "files", "push_log", "quarantine", "datasets", "online", "idempotency_keys", "texts", "left_files", "statistics"
+]
 Note = dict[str, Any]
 
 
@@ -75,5 +77,6 @@ _WORDS: dict[str, str] = {
     "online": "online: {rows} rows ({names})",
     "idempotency_keys": "idempotency keys: {rows}",
     "texts": "errors of runs that named it: {rows}",
+    "statistics": "statistics: {rows} without values now ({names})",
     "left_files": "files that were left behind: {things}",
 }

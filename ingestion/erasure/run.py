@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from django.conf import settings
 from django.db import transaction
@@ -28,7 +29,7 @@ from engine.offline.storage import storage_errors
 from engine.suppression import SALT_BYTES, Limit, key_hash
 from ingestion import drain, materialize
 from ingestion.clock import max_clock_skew
-from ingestion.erasure import database, datasets, offline, online, push_log, rejected
+from ingestion.erasure import database, datasets, offline, online, push_log, rejected, statistics
 from ingestion.erasure.offline import Waiting
 from ingestion.erasure.receipt import Note, Receipt
 from ingestion.erasure.target import Target
@@ -194,8 +195,9 @@ class _Attempt:
             self.lease.check()
         faults.hit("erase.after_rejected")
         for group in groups:
+            before = partial(statistics.forget_values, group, target=target, receipt=self.receipt)
             for name, table in offline.tables(group):
-                offline.replace(name, table, target, self.receipt, self._step)
+                offline.replace(name, table, target, self.receipt, self._step, before=before)
                 offline.tell_manifests(name, self.receipt)
             offline.remove_from_dropped(group, target, self.receipt)
         waiting += datasets.erase(target, self.receipt)

@@ -48,6 +48,7 @@ ROUTES: dict[str, tuple[str, dict[str, str | None]]] = {
     "registry-feature-group-archive": ("/api/v1/registry/feature-groups/support/archive", {"POST": "registry"}),
     "registry-features": ("/api/v1/registry/features", {"GET": "read", "POST": "registry"}),
     "registry-feature": ("/api/v1/registry/features/support/tickets", {"GET": "read", "PATCH": "registry"}),
+    "registry-feature-statistics": ("/api/v1/registry/features/support/tickets/statistics", {"GET": "read"}),
     "registry-feature-activate": ("/api/v1/registry/features/support/tickets/activate", {"POST": "registry"}),
     "registry-feature-deprecate": ("/api/v1/registry/features/support/tickets/deprecate", {"POST": "registry"}),
     "registry-feature-archive": ("/api/v1/registry/features/support/tickets/archive", {"POST": "registry"}),
