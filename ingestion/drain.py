@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
+from typing import cast
 
 import polars as pl
 import pyarrow as pa
@@ -17,10 +18,11 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
+from catalog import freshness
 from catalog.models import Acceptance, FeatureGroup
 from catalog.schemas import from_stored
 from engine import faults
-from engine.schema import SCHEMA
+from engine.schema import EVENT_TIMESTAMP, SCHEMA
 from ingestion.models import Drain, PushBatch
 from ingestion.push_rows import rows_of
 from ingestion.tables import open_table
@@ -104,7 +106,9 @@ def _land(claimed: Drain) -> int:
     batches = claimed.batches.order_by("pk")
     frames = [rows for batch in batches if not (rows := rows_of(batch)).is_empty()]
     if frames:
-        _commit(claimed, pl.concat(frames, how="diagonal"))
+        rows = pl.concat(frames, how="diagonal")
+        _commit(claimed, rows)
+        freshness.observe(claimed.group_id, claimed.group_version, cast(datetime, rows[EVENT_TIMESTAMP].max()))
     faults.hit("drain.before_landed")
     claimed.landed_at = timezone.now()
     claimed.save(update_fields=["landed_at"])
