@@ -132,8 +132,10 @@ def seen(caller: AnyCaller, things: QuerySet[Any]) -> QuerySet[Any]:
         return things if caller.groups is None else things.filter(_is_inside(things.model, caller.groups))
     if not _is_known(caller):
         return things.none()
+    if _has_permission(caller, READ, things.model):
+        return things
     within = _by_role(caller).get(READ, frozenset())
-    if _has_permission(caller, READ, things.model) or (within and things.model in _SHARED):
+    if within and things.model in _SHARED:
         return things
     is_seen = _is_inside(things.model, within)
     return things.filter(is_seen | Q(owner__in=_teams(caller)) if things.model in (Entity, FeatureService) else is_seen)

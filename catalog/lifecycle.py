@@ -12,7 +12,7 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from catalog import usage
+from catalog import notices, usage
 from catalog.models import Feature, FeatureGroup, FeatureService, Status
 from catalog.models.status import TRANSITIONS
 from catalog.schemas import computed_from
@@ -46,6 +46,7 @@ def change_status(
             _record_deprecation(thing, status, reason=reason, replaced_by=replaced_by, sunset=sunset)
         if isinstance(thing, FeatureGroup):
             thing.deprecated_at = (thing.deprecated_at or timezone.now()) if status == Status.DEPRECATED else None
+        notices.tell_of_status(thing, status)
         thing.status = status
         thing._change_reason = " ".join(filter(None, [f"{status} by {by}" if by else status, reason]))[:100]  # type: ignore[union-attr]
         thing.save()

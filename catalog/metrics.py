@@ -20,9 +20,10 @@ from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from catalog import freshness
 from catalog.access import READ
 from catalog.health import what_is_damaged, what_is_down
-from catalog.models import CatalogState, Refusal, Run
+from catalog.models import CatalogState, FeatureGroup, Refusal, Run
 from catalog.openapi import documented
 from catalog.request_log import log_request
 
@@ -129,6 +130,16 @@ def _of_catalog() -> Iterator[Metric]:
     for row in Run.objects.order_by().values("kind", "state").annotate(count=Count("pk")):
         runs.add_metric([row["kind"], row["state"]], row["count"])
     yield runs
+    yield from _of_freshness()
+
+
+def _of_freshness() -> Iterator[Metric]:
+    age = GaugeMetricFamily("featurehub_newest_event_seconds", "Age of the newest event stored.", labels=["group"])
+    for group in freshness.with_age(FeatureGroup.objects.order_by("name")):
+        age.add_metric([group.name], group.age.total_seconds())  # type: ignore[attr-defined]  # annotated
+    yield age
+    told = "Served groups whose newest event is older than their freshness target or TTL."
+    yield gauge("featurehub_stale_groups", told, freshness.stale(FeatureGroup.objects.all()).count())
 
 
 def gauge(name: str, told: str, value: float) -> Metric:

@@ -28,7 +28,7 @@ from django.db.models import Case, DurationField, F, PositiveIntegerField, Q, Qu
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now
 
-from catalog import access, stores
+from catalog import access, notices, stores
 from catalog.log_context import at_run
 from catalog.models.run import HINT_AFTER, Run, RunKind, RunState, storable
 from engine.errors import Conflict, FeaturehubError, LeaseLost, NotAllowed, Unavailable
@@ -104,10 +104,13 @@ def _fails_for_its_asker(run: Run) -> bool:
     if asker is not None and access.allowed(asker, access.WRITE, run):
         return False
     error = f"{run.requested_by or run.principal} may not {access.WRITE} {run.subject} any more."
-    ended = Run.objects.filter(pk=run.pk, state=RunState.QUEUED).update(
-        state=RunState.FAILED, error=error, error_code=NotAllowed.code, finished_at=Now()
-    )
-    run.refresh_from_db(fields=["state", "error", "error_code", "finished_at"])
+    with transaction.atomic():
+        ended = Run.objects.filter(pk=run.pk, state=RunState.QUEUED).update(
+            state=RunState.FAILED, error=error, error_code=NotAllowed.code, finished_at=Now()
+        )
+        run.refresh_from_db(fields=["state", "error", "error_code", "finished_at"])
+        if ended:
+            notices.tell_of_run(run)
     log.warning("run %s of %s is not begun: %s", run.pk, run.subject, error)
     return bool(ended)
 
@@ -146,7 +149,10 @@ def has_landed(run: Run) -> bool:
 def _hand_on(lost: Run, state: RunState, **fields: Any) -> RunState | None:
     """Take the run from its lost worker, unless that one has been heard of or another was quicker."""
     still_lost = lost_runs().filter(pk=lost.pk, token=lost.token)
-    handed = still_lost.update(state=state, token=F("token") + 1, lease_until=None, **fields)
+    with transaction.atomic():
+        handed = still_lost.update(state=state, token=F("token") + 1, lease_until=None, **fields)
+        if handed:
+            notices.tell_of_run(Run.objects.get(pk=lost.pk))
     if handed:
         log.warning("run %s of %s lost its worker %s: %s", lost.pk, lost.subject, lost.worker, state.value)
     return state if handed else None
@@ -313,19 +319,22 @@ class Lease:
     def succeed(self, message: str = "", *, landed: bool = False) -> None:
         """End the run as succeeded. What has landed has succeeded, whoever holds the run by now."""
         mine = Run.objects.filter(pk=self.run.pk).exclude(state=RunState.SUCCEEDED) if landed else self._held()
-        ended = mine.update(
-            state=RunState.SUCCEEDED,
-            token=F("token") + 1,
-            lease_until=None,
-            finished_at=Now(),
-            message=message[:255],
-            error="",
-            error_code="",
-            warnings=self.run.warnings,
-            delta_version=self.run.delta_version,
-            **_counts(self.run),
-        )
-        self.run.refresh_from_db()
+        with transaction.atomic():
+            ended = mine.update(
+                state=RunState.SUCCEEDED,
+                token=F("token") + 1,
+                lease_until=None,
+                finished_at=Now(),
+                message=message[:255],
+                error="",
+                error_code="",
+                warnings=self.run.warnings,
+                delta_version=self.run.delta_version,
+                **_counts(self.run),
+            )
+            self.run.refresh_from_db()
+            if ended:
+                notices.tell_of_run(self.run)
         if not ended and self.run.state != RunState.SUCCEEDED:
             self._refuse()
 
@@ -354,18 +363,21 @@ class Lease:
         """
         again = retryable and self.run.attempts < MAX_ATTEMPTS
         ended = RunState.DEAD if retryable else RunState.FAILED
-        mine = self._held().update(
-            state=RunState.QUEUED if again else ended,
-            token=F("token") + 1,
-            lease_until=None,
-            committing=Case(When(~Q(committing=self.token), then=F("committing")), default=None),
-            hint_due_at=_from_now(HINT_AFTER),
-            finished_at=None if again else Now(),
-            error=storable(error),
-            error_code=code,
-            **_counts(self.run),
-        )
-        self.run.refresh_from_db()
+        with transaction.atomic():
+            mine = self._held().update(
+                state=RunState.QUEUED if again else ended,
+                token=F("token") + 1,
+                lease_until=None,
+                committing=Case(When(~Q(committing=self.token), then=F("committing")), default=None),
+                hint_due_at=_from_now(HINT_AFTER),
+                finished_at=None if again else Now(),
+                error=storable(error),
+                error_code=code,
+                **_counts(self.run),
+            )
+            self.run.refresh_from_db()
+            if mine:
+                notices.tell_of_run(self.run)
         return bool(mine)
 
     def _refuse(self) -> None:

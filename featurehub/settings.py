@@ -218,6 +218,7 @@ CELERY_BEAT_SCHEDULE = {
     "publish the catalog version": {"task": "catalog.tasks.publish", "schedule": 1.0, "options": {"expires": 1.0}},
     "put small offline files together": {"task": "ingestion.tasks.upkeep", "schedule": 600.0},
     "compare offline files with what was committed": {"task": "ingestion.tasks.scrub", "schedule": 86_400.0},
+    "tell followers what happened": {"task": "catalog.tasks.tell", "schedule": 60.0, "options": {"expires": 60.0}},
     "bring the stores up to date": {"task": "ingestion.tasks.catch_up", "schedule": 5.0, "options": {"expires": 5.0}},
 }
 CELERY_ENABLE_UTC = True

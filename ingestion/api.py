@@ -13,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from catalog import notices
 from catalog.access import READ, WRITE, principal_of, require
 from catalog.api import json_response
 from catalog.bodies import parse_object, read_body
@@ -242,6 +243,7 @@ def hand_over(run: Run) -> None:
         ingest_run.delay(str(run.id))
     except OperationalError as error:
         run.fail(f"The broker does not take tasks: {error}", Unavailable.code)
+        notices.tell_of_run(run)
         raise Unavailable("The broker does not take tasks now, so the run was not started; try again.") from error
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
+from typing import cast
 
 import polars as pl
 import pyarrow as pa
@@ -17,10 +18,11 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
+from catalog import freshness
 from catalog.models import Acceptance, FeatureGroup
 from catalog.schemas import from_stored
 from engine import faults
-from engine.schema import SCHEMA, GroupSchema
+from engine.schema import EVENT_TIMESTAMP, SCHEMA, GroupSchema
 from ingestion import statistics
 from ingestion.models import Drain, PushBatch
 from ingestion.push_rows import rows_of
@@ -104,9 +106,11 @@ def _can_skip_locked() -> bool:
 def _land(claimed: Drain) -> int:
     batches = claimed.batches.order_by("pk")
     frames = [rows for batch in batches if not (rows := rows_of(batch)).is_empty()]
-    parts = _by_schema(claimed, pl.concat(frames, how="diagonal")) if frames else []
-    if parts:
+    rows = pl.concat(frames, how="diagonal") if frames else None
+    parts = [] if rows is None else _by_schema(claimed, rows)
+    if rows is not None:
         _commit(claimed, parts)
+        freshness.observe(claimed.group_id, claimed.group_version, cast(datetime, rows[EVENT_TIMESTAMP].max()))
     faults.hit("drain.before_landed")
     collected = statistics.counted(claimed, [(schema.features, rows) for schema, rows in parts])
     statistics.end_drain(claimed, collected)

@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from catalog import runs, source_roots, stores, suppression
+from catalog import freshness, runs, source_roots, stores, suppression
 from catalog.models import FeatureGroup, Run, RunKind, RunState
 from catalog.runs import Lease
 from catalog.schemas import current_schema, transformer
@@ -268,6 +268,8 @@ class _Attempt:
         run.delta_version = landing.version
         if not landing.ours:
             self.table.discard(self.files)
+        if newest := max((file.event_range[1] for file in self.files if file.event_range), default=None):
+            freshness.observe(run.group.pk, run.group_version, newest)
         self.lease.step()
 
     def _refuse_too_many_failures(self) -> None:

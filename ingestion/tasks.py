@@ -10,7 +10,7 @@ from celery import shared_task
 from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
-from catalog import runs, statistics, usage
+from catalog import follows, runs, statistics, usage
 from catalog.log_context import at_run
 from catalog.models import FeatureGroup, Run, TrainingDataset
 from engine.errors import FeaturehubError, Unavailable
@@ -63,6 +63,7 @@ def catch_up() -> None:
             _logged(f"bringing {group.name} online", partial(materialize.materialize, group))
     except Unavailable as error:
         log.warning("the online store cannot be brought up to date: %s", error.detail)
+    _for_each(upkeep.unobserved_groups(), "looking for the newest event of", upkeep.observe_stored)
     idempotency.forget_expired()
     drain.forget_landed()
 
@@ -74,6 +75,7 @@ def upkeep_all() -> None:
     _logged("removing what is left of training datasets", upkeep.remove_left_datasets)
     _logged("forgetting who read what long ago", usage.forget_old)
     _logged("forgetting old statistics", statistics.forget_old)
+    _logged("forgetting old notices", follows.forget_old)
 
 
 @shared_task(name="ingestion.tasks.scrub")

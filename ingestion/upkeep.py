@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from catalog import stores
+from catalog import freshness, stores
 from catalog.models import FeatureGroup, FeatureStatistics, Run, RunKind, RunState, TrainingDataset
 from engine import faults
 from engine.errors import unknown_name
 from engine.offline import scrub as scrubbing
 from engine.offline.compaction import compact
+from engine.offline.log import newest_event
 from engine.offline.scrub import Damage
 from engine.offline.storage import storage_errors
 from engine.offline.vacuum import RETENTION, vacuum
@@ -66,7 +67,23 @@ def upkeep(group: FeatureGroup, *, kept_files: Mapping[tuple[str, int], set[str]
         unfinished=unfinished(group),
         keep_files=(TrainingDataset.kept_files() if kept_files is None else kept_files).get(at, set()),
     )
+    observe_stored(group)
     return Kept(compacted, removed)
+
+
+def observe_stored(group: FeatureGroup) -> None:
+    """Note how new the newest event of the group's table is, as its log says without a file being read.
+
+    Whoever commits rows notes it himself, and may be killed before he does. Raises CorruptData for a damaged log.
+    """
+    if newest := newest_event(stores.offline(group.name, group.version).entries()):
+        freshness.observe(group.pk, group.version, newest)
+
+
+def unobserved_groups() -> QuerySet[FeatureGroup]:
+    """The groups with rows offline of which nobody noted how new they are: an older hub kept no such notes."""
+    has_rows = OnlineCursor.objects.filter(group=OuterRef("pk"), group_version=OuterRef("version"), delta_version__gt=0)
+    return freshness.unobserved(FeatureGroup.objects.filter(Exists(has_rows)))
 
 
 def unfinished(group: FeatureGroup) -> list[str]:

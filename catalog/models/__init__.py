@@ -7,6 +7,8 @@ from catalog.models.entity import Entity, JoinKey
 from catalog.models.erasure import Erasure
 from catalog.models.feature import Feature, FeatureType, OnViolation
 from catalog.models.feature_use import FeatureUse
+from catalog.models.follow import Follow, Inbox, Notice, NoticeKind
+from catalog.models.freshness import GroupFreshness
 from catalog.models.group import FeatureGroup, GroupInput, RequestInput, StoredSchema
 from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import PII, Owner, Tag
@@ -34,9 +36,14 @@ __all__ = [
     "FeatureStatistics",
     "FeatureType",
     "FeatureUse",
+    "Follow",
+    "GroupFreshness",
     "GroupInput",
     "GroupRole",
+    "Inbox",
     "JoinKey",
+    "Notice",
+    "NoticeKind",
     "OfflineDamage",
     "OnViolation",
     "Owner",

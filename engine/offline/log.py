@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from engine.errors import CorruptData
 from engine.parquet import open_parquet
+from engine.schema import EVENT_TIMESTAMP
 
 #: The key of a file's SHA-256 among its statistics. Readers skip what they do not know there (deltalake, Spark, DuckDB
 #: by the Delta kernel), and checkpoints keep it, which commit metadata does not survive.
@@ -26,17 +28,34 @@ Action = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LoggedFile:
-    """A data file as its commit describes it; no `sha256` where another writer made it."""
+    """A data file as its commit describes it; no `sha256` where another writer made it.
+
+    newest_event: of its rows, as the log writes times; None where that is not said. Two descriptions of one file that
+    differ in it alone are the same.
+    """
 
     name: str
     size: int
     rows: int
     sha256: str | None
+    newest_event: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, add: Action) -> LoggedFile:
         statistics = json.loads(add["stats"] or "{}")
-        return cls(add["path"], add["size"], statistics.get("numRecords", 0), statistics.get(SHA256))
+        newest = (statistics.get("maxValues") or {}).get(EVENT_TIMESTAMP)
+        return cls(add["path"], add["size"], statistics.get("numRecords", 0), statistics.get(SHA256), newest)
+
+
+def newest_event(files: Iterable[LoggedFile]) -> datetime | None:
+    """The newest event time of the rows of some files; None where no file says one."""
+    return max((_instant(file.newest_event) for file in files if file.newest_event), default=None)
+
+
+def _instant(text: str) -> datetime:
+    """A time of the log; of a year before 1000 it may have fewer digits than ISO 8601 wants."""
+    year, _, rest = text.partition("-")
+    return datetime.fromisoformat(f"{year:0>4}-{rest}")
 
 
 @dataclass(frozen=True, slots=True)
