@@ -155,7 +155,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         rules += [("min_length", "max_length"), "on_violation"]
         sections: list[tuple[str | None, list[Any]]] = [
             (None, ["name", "group", "description", ("dtype", "type"), ("owner", "tags")]),
-            ("Status", ["status_now", "read_by"] if obj else ["status"]),
+            ("Status", ["status_now", "review_now", "read_by"] if obj else ["status"]),
             ("Deprecation", self._deprecation if obj and obj.deprecated_at else []),
             (
                 "Transformation",
@@ -168,7 +168,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Feature | None = None) -> list[str]:
         """A feature that rows hold keeps its name and group: under another it would lose them."""
-        return ["status_now", "read_by", "rules_text", "local", "computed", *self._deprecation] + (
+        return ["status_now", "review_now", "read_by", "rules_text", "local", "computed", *self._deprecation] + (
             ["name", "group"] if obj and is_stored(obj) else []
         )
 

@@ -239,7 +239,10 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: FeatureGroup | None = None) -> list[tuple[str | None, Any]]:
         sections: list[tuple[str | None, list[Any]]] = [
             (None, ["name", "version", "entity", "description", ("owner", "tags"), "ttl", "freshness"]),
-            ("Status", ["status_now", "add_feature"] if obj else ["status"]),
+            (
+                "Status",
+                ["status_now", "review_now", "needs_review", "add_feature"] if obj else ["status", "needs_review"],
+            ),
             ("Rows", ["source", "event_timestamp", "created_timestamp", "schedule"]),
             ("Runs", [("last_run", "next_run")] if obj else []),
         ]
@@ -247,7 +250,16 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureGroup | None = None) -> list[str]:
         """A group with rows keeps its name: its tables and keys bear it."""
-        shown = ["status_now", "last_run", "next_run", "add_feature", *self.fields_of_managers(request, obj)]
+        shown = [
+            "status_now",
+            "review_now",
+            "last_run",
+            "next_run",
+            "add_feature",
+            *self.fields_of_managers(request, obj),
+        ]
+        if "owner" in shown:  # who may not hand the group over does not decide either who has to agree
+            shown.append("needs_review")
         keeps_name = obj and (obj.schemas.exists() or not self.may(request, CREATE))  # roles are in a group by its name
         return [*shown, "name"] if keeps_name else shown
 

@@ -71,12 +71,12 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         return super().get_queryset(request).annotate(_features=Count("chosen", distinct=True))
 
     def get_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        shown = ["status_now", "changed_since", "readers_send"] if obj else ["status"]
+        shown = ["status_now", "review_now", "changed_since", "readers_send"] if obj else ["status"]
         return ["name", "version", *shown, "description", "owner", "tags"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
         kept = [*(["name", "version"] if is_fixed(obj) else []), *self.fields_of_managers(request, obj)]
-        return ["status_now", "changed_since", "readers_send", *kept]
+        return ["status_now", "review_now", "changed_since", "readers_send", *kept]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"status": Status.DRAFT, **super().get_changeform_initial_data(request)}
