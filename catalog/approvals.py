@@ -47,6 +47,8 @@ def groups_of(thing: Thing) -> QuerySet[FeatureGroup]:
 
 def who_need_review(thing: Thing) -> list[str]:
     """The names of the groups that want a draft of this thing to be approved; empty where it needs no review."""
+    if isinstance(thing, FeatureGroup) and thing.pk is None:
+        return [thing.name] if thing.needs_review else []
     return list(groups_of(thing).filter(needs_review=True).values_list("name", flat=True))
 
 

@@ -31,10 +31,11 @@ from catalog.admin.removal import GuardedRemoval
 from catalog.admin.schedule import due_times
 from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
+from catalog.approvals import require_may_begin
 from catalog.models import Feature, FeatureGroup, GroupInput, GroupRole, RequestInput, Run, Status
 from catalog.models.group import validate_dtype
 from catalog.schemas import changes_of_meaning, problems_of, request_needs, schema_of, stored_schemas
-from engine.errors import FeaturehubError
+from engine.errors import Conflict, FeaturehubError
 from engine.on_request import divided
 from engine.schema import Field, GroupSchema
 
@@ -198,8 +199,14 @@ class FeatureGroupForm(forms.ModelForm):
 
     def _post_clean(self) -> None:
         """The model checks what the fields have let pass: without an entity there is nothing to check."""
-        if not self.errors:
-            super()._post_clean()  # type: ignore[misc]  # the stubs lack it
+        if self.errors:
+            return
+        super()._post_clean()  # type: ignore[misc]  # the stubs lack it
+        if self.instance.pk is None:
+            try:
+                require_may_begin(self.instance)
+            except Conflict as error:
+                self.add_error("status", error.detail)
 
 
 @admin.register(FeatureGroup)

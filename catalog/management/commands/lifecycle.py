@@ -53,9 +53,9 @@ class Command(FeaturehubCommand):
         action, kind, names = options["action"], KINDS[options["kind"]], _names_of(options["kind"], options["name"])
         caller = _caller(options["by"])
         if action in REVIEWING:
-            self._review(caller, kind, names, **options)
+            self._review(caller, kind, names, options)
             return None
-        asked = None if action == "impact" else _asked(caller, kind, names, **options)
+        asked = None if action == "impact" else _asked(caller, kind, names, options)
         if asked is None or options["dry_run"]:
             told = edits.impact(caller, kind, names, asked)
             self._tell(told, lambda: "\n".join(_in_words(told)), as_json=options["json"])
@@ -65,7 +65,7 @@ class Command(FeaturehubCommand):
         self._tell(done, lambda: f"{options['name']} is {status}.", as_json=options["json"])
         return None
 
-    def _review(self, caller: AnyCaller, kind: Kind, names: list[str], **options: Any) -> None:
+    def _review(self, caller: AnyCaller, kind: Kind, names: list[str], options: dict[str, Any]) -> None:
         if options["dry_run"] or options["replaced_by"] or options["sunset"]:
             raise InvalidInput("A review takes a --reason alone.")
         done = review_shown(edits.review(caller, kind, names, options["action"], options["reason"]))
@@ -98,7 +98,7 @@ def _caller(login: str | None) -> AnyCaller:
     return person
 
 
-def _asked(caller: AnyCaller, kind: Kind, names: list[str], **options: Any) -> Transition | Undo:
+def _asked(caller: AnyCaller, kind: Kind, names: list[str], options: dict[str, Any]) -> Transition | Undo:
     deprecation = {key: options[key] for key in ("replaced_by", "sunset") if options[key]}
     if deprecation and (options["action"] != "deprecate" or kind is not FEATURES):
         raise InvalidInput("--replaced-by and --sunset belong to a feature that is deprecated.")
