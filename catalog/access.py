@@ -309,7 +309,9 @@ def needed_scope(view: APIView, method: str) -> str:
 
 
 def principal_of(user: AnyCaller) -> str:
-    """Who a caller is, whatever others are called: `key:<public id>` or `user:<number>`."""
+    """Who a caller is, whatever others are called: `key:<public id>`, `user:<number>` or `shell:<login>`."""
+    if isinstance(user, Caller) and user.is_shell:
+        return f"shell:{user.name}"
     return f"key:{user.key_id}" if isinstance(user, Caller) else f"user:{user.pk}"
 
 
@@ -319,6 +321,13 @@ def caller_named(principal: str) -> AnyCaller | None:
     if kind == "key":
         return caller_by_id(name)
     return User.objects.filter(pk=name, is_active=True).first() if kind == "user" and name.isdecimal() else None
+
+
+def noted_as(caller: AnyCaller) -> str:
+    """As reasons in the history name a caller (catalog/approvals.py reads them): a key by its public id and name."""
+    if not isinstance(caller, Caller):
+        return name_of(caller)
+    return f"shell {caller.name}" if caller.is_shell else f"key {caller.key_id} {caller.name}"
 
 
 def name_of(caller: AnyCaller) -> str:

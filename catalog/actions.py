@@ -35,7 +35,8 @@ class Limit:
 class Caller:
     """Whom a key stands for: what it may do, and with which feature groups (None: with every one).
 
-    key_id: the key's public id.
+    key_id:   the key's public id.
+    is_shell: whether it is no key but somebody who runs a command on a machine of the hub.
     """
 
     name: str
@@ -45,9 +46,15 @@ class Caller:
     is_authenticated: bool = True
     is_active: bool = True
     key_id: str = ""
+    is_shell: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
 ANONYMOUS_READER = Caller("anonymous", frozenset({READ}))
+
+
+def at_shell(login: str) -> Caller:
+    """Who runs a command on a machine of the hub, under a login there: may do what every key may."""
+    return Caller(login, frozenset(SCOPES), is_shell=True)

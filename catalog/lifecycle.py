@@ -1,20 +1,22 @@
-"""What a status may become, what that needs, and who still reads a thing.
+"""What a status may become, what that needs, who still reads a thing, and the way back.
 
 Archiving something that is still read is refused, naming who reads it: a feature of a service that is not archived
 itself, one that others are computed from on request, or a group with a feature of such a service. Deprecating records
-when, why, and what to use instead.
+when, why, and what to use instead. A draft of a group that needs reviews becomes active only when it was approved
+(catalog/approvals.py).
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
-from catalog import notices, usage
+from catalog import approvals, notices, usage
 from catalog.models import Feature, FeatureGroup, FeatureService, Status
-from catalog.models.status import TRANSITIONS
+from catalog.models.status import TRANSITIONS, effective_status
 from catalog.schemas import computed_from
 from engine.errors import Conflict, InvalidInput, StillRead
 
@@ -47,9 +49,53 @@ def change_status(
         if isinstance(thing, FeatureGroup):
             thing.deprecated_at = (thing.deprecated_at or timezone.now()) if status == Status.DEPRECATED else None
         notices.tell_of_status(thing, status)
-        thing.status = status
-        thing._change_reason = " ".join(filter(None, [f"{status} by {by}" if by else status, reason]))[:100]  # type: ignore[union-attr]
-        thing.save()
+        _save(thing, status, f"{status} by {by}" if by else status, reason)
+
+
+def undo(thing: Thing, *, by: str = "", reason: str = "") -> None:
+    """Take the last change of the thing's own status back, in one transaction with its history.
+
+    The status before it comes back with the reason, the replacement and the sunset of then. Undoing twice is doing it
+    again. Raises Conflict when there was no other status, TRANSITIONS has no way back, or a replacement is gone, and
+    StillRead when that would archive what is read.
+    """
+    with transaction.atomic():
+        before = undone(thing)
+        if before is None:
+            raise Conflict(f"{thing} had no other status; there is nothing to undo.")
+        wanted = _effective(thing, before.status)
+        _require_allowed(thing, wanted)
+        if isinstance(thing, Feature):
+            if before.replaced_by_id and not Feature.objects.filter(pk=before.replaced_by_id).exists():
+                raise Conflict(f"What {thing} was replaced by is not there any more; deprecate it anew.")
+            for field in ("replaced_by_id", "deprecated_at", "deprecation_reason", "sunset_at"):
+                setattr(thing, field, getattr(before, field))
+        if isinstance(thing, FeatureGroup):
+            thing.deprecated_at = before.deprecated_at
+        _save(thing, before.status, f"undo, {wanted} by {by}" if by else f"undo, {wanted}", reason)
+
+
+def undone(thing: Thing) -> Any:
+    """The row of the thing's history that `undo` would bring back: the last one of another status; None without any."""
+    records = thing.history.order_by("-history_date", "-history_id")
+    return records.exclude(status=thing.status).first()
+
+
+def undone_status(thing: Thing) -> str | None:
+    """The status that would count after `undo`; None where there is nothing to undo."""
+    before = undone(thing)
+    return None if before is None else _effective(thing, before.status)
+
+
+def _effective(thing: Thing, own: str) -> str:
+    """The status that counts when the thing's own is this one."""
+    return effective_status(own, thing.group.status) if isinstance(thing, Feature) else own
+
+
+def _save(thing: Thing, status: str, what: str, reason: str) -> None:
+    thing.status = status
+    thing._change_reason = " ".join(filter(None, [what, reason]))[:100]  # type: ignore[union-attr]
+    thing.save()
 
 
 def _require_allowed(thing: Thing, status: str) -> None:
@@ -59,6 +105,8 @@ def _require_allowed(thing: Thing, status: str) -> None:
         raise Conflict(f"{thing} is {now} and cannot become {status}; it can become {allowed}.")
     if status == Status.ARCHIVED and (readers := readers_of(thing)):
         raise StillRead(f"{thing} cannot be archived: it is read by {', '.join(readers)}.")
+    if status == Status.ACTIVE:
+        approvals.require_approved(thing)
 
 
 def _record_deprecation(

@@ -21,6 +21,7 @@ from django.db.models import QuerySet
 from catalog.models import CatalogState, Feature, FeatureGroup, StoredSchema
 from engine import on_request, transformations, validation
 from engine.errors import FeaturehubError, InvalidDefinition, Problem
+from engine.expressions import references_of
 from engine.schema import Dtype, FeatureColumn, Field, GroupSchema, Transformation
 
 #: What is said of a feature that rows hold and that is now computed on request.
@@ -80,6 +81,20 @@ def computed_from(feature: Feature) -> list[Feature]:
         if readable and feature.name in {f.name for f in on_request.computation_of(readable, [column.name]).stored}
     }
     return [sibling for sibling in siblings if sibling.name in reading]
+
+
+def derived_from(feature: Feature) -> list[Feature]:
+    """The features of its group that are computed from this one, on ingestion or on request, directly or through
+    others; in their order."""
+    siblings = list(feature.group.features.order_by("position", "pk"))
+    reached = {feature.name}
+    while new := {s.name for s in siblings if _columns_read(s) & reached} - reached:
+        reached |= new
+    return [sibling for sibling in siblings if sibling.name in reached and sibling.pk != feature.pk]
+
+
+def _columns_read(feature: Feature) -> frozenset[str]:
+    return references_of(feature.expression) if feature.expression else frozenset(feature.arguments)
 
 
 def current_schema(group: FeatureGroup) -> GroupSchema:

@@ -21,11 +21,13 @@ class Nothing(forms.Form):
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """One thing that an action would change, its state now, and who reads it."""
+    """One thing that an action would change, its state now, who reads it, and who or what else is hit: a word for each
+    kind, with names."""
 
     thing: models.Model
     state: str
     readers: Sequence[str] = ()
+    others: Sequence[tuple[str, Sequence[str]]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def ask(
         "object": concerned[0].thing if len(concerned) == 1 else None,
         "question": question,
         "concerned": concerned,
+        "has_others": any(one.others for one in concerned),
         "would_be_refused": question.refused_if_read and any(one.readers for one in concerned),
         "form": form,
         "media": admin.media + form.media,

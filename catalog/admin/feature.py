@@ -25,10 +25,12 @@ from catalog.admin.removal import GuardedRemoval, is_stored
 from catalog.admin.rules import RULES, RuleFields, rules_in_words
 from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
+from catalog.approvals import require_may_begin
 from catalog.models import Feature, FeatureGroup, FeatureService, Status
 from catalog.models.feature import EFFECTIVE_STATUS
 from catalog.models.group import validate_dtype
 from catalog.schemas import COMPUTED_NOW, request_needs
+from engine.errors import Conflict
 
 _POINTED = re.compile(r"(?P<name>\w+)(?:/(?P<part>\w+))?[^:\s]*: (?P<detail>.*)", re.DOTALL)
 _NEEDS_VERSION = " Rows of this version of the group hold the old meaning: raise the version on the group's page first."
@@ -101,6 +103,14 @@ class FeatureForm(RuleFields, forms.ModelForm):
         for message in self.errors.pop(NON_FIELD_ERRORS, forms.utils.ErrorList()):
             field, detail = self._placed(str(message))
             self.add_error(field if field in self.fields else None, detail)
+        if self.instance.pk is None or "group" in self.changed_data:
+            self._require_may_begin()
+
+    def _require_may_begin(self) -> None:
+        try:
+            require_may_begin(self.instance)
+        except Conflict as error:
+            self.add_error("status" if "status" in self.fields else "group", error.detail)
 
     def _placed(self, message: str) -> tuple[str | None, str]:
         """The field that a message of the model belongs to, and the message as it reads there."""
@@ -155,7 +165,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         rules += [("min_length", "max_length"), "on_violation"]
         sections: list[tuple[str | None, list[Any]]] = [
             (None, ["name", "group", "description", ("dtype", "type"), ("owner", "tags")]),
-            ("Status", ["status_now", "read_by"] if obj else ["status"]),
+            ("Status", ["status_now", "review_now", "read_by"] if obj else ["status"]),
             ("Deprecation", self._deprecation if obj and obj.deprecated_at else []),
             (
                 "Transformation",
@@ -168,7 +178,7 @@ class FeatureAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Feature | None = None) -> list[str]:
         """A feature that rows hold keeps its name and group: under another it would lose them."""
-        return ["status_now", "read_by", "rules_text", "local", "computed", *self._deprecation] + (
+        return ["status_now", "review_now", "read_by", "rules_text", "local", "computed", *self._deprecation] + (
             ["name", "group"] if obj and is_stored(obj) else []
         )
 

@@ -31,10 +31,11 @@ from catalog.admin.removal import GuardedRemoval
 from catalog.admin.schedule import due_times
 from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
+from catalog.approvals import require_may_begin
 from catalog.models import Feature, FeatureGroup, GroupInput, GroupRole, RequestInput, Run, Status
 from catalog.models.group import validate_dtype
 from catalog.schemas import changes_of_meaning, problems_of, request_needs, schema_of, stored_schemas
-from engine.errors import FeaturehubError
+from engine.errors import Conflict, FeaturehubError
 from engine.on_request import divided
 from engine.schema import Field, GroupSchema
 
@@ -198,8 +199,14 @@ class FeatureGroupForm(forms.ModelForm):
 
     def _post_clean(self) -> None:
         """The model checks what the fields have let pass: without an entity there is nothing to check."""
-        if not self.errors:
-            super()._post_clean()  # type: ignore[misc]  # the stubs lack it
+        if self.errors:
+            return
+        super()._post_clean()  # type: ignore[misc]  # the stubs lack it
+        if self.instance.pk is None:
+            try:
+                require_may_begin(self.instance)
+            except Conflict as error:
+                self.add_error("status", error.detail)
 
 
 @admin.register(FeatureGroup)
@@ -239,7 +246,10 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: FeatureGroup | None = None) -> list[tuple[str | None, Any]]:
         sections: list[tuple[str | None, list[Any]]] = [
             (None, ["name", "version", "entity", "description", ("owner", "tags"), "ttl", "freshness"]),
-            ("Status", ["status_now", "add_feature"] if obj else ["status"]),
+            (
+                "Status",
+                ["status_now", "review_now", "needs_review", "add_feature"] if obj else ["status", "needs_review"],
+            ),
             ("Rows", ["source", "event_timestamp", "created_timestamp", "schedule"]),
             ("Runs", [("last_run", "next_run")] if obj else []),
         ]
@@ -247,7 +257,16 @@ class FeatureGroupAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureGroup | None = None) -> list[str]:
         """A group with rows keeps its name: its tables and keys bear it."""
-        shown = ["status_now", "last_run", "next_run", "add_feature", *self.fields_of_managers(request, obj)]
+        shown = [
+            "status_now",
+            "review_now",
+            "last_run",
+            "next_run",
+            "add_feature",
+            *self.fields_of_managers(request, obj),
+        ]
+        if "owner" in shown:  # who may not hand the group over does not decide either who has to agree
+            shown.append("needs_review")
         keeps_name = obj and (obj.schemas.exists() or not self.may(request, CREATE))  # roles are in a group by its name
         return [*shown, "name"] if keeps_name else shown
 

@@ -14,6 +14,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "catalog.Feature": "data_object",
         "catalog.FeatureGroup": "table",
         "catalog.FeatureService": "deployed_code",
+        "catalog.ReviewRequest": "rate_review",
         "catalog.FeatureUse": "monitoring",
         "catalog.Entity": "key",
         "catalog.DataSource": "database",

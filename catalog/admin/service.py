@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db import models
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
@@ -18,8 +18,10 @@ from catalog.admin.position import PositionedForm, PositionedFormSet
 from catalog.admin.recorded import RecordedAdmin
 from catalog.admin.removal import GuardedRemoval
 from catalog.admin.transition import StatusActions
+from catalog.approvals import require_may_begin
 from catalog.models import Feature, FeatureService, ServiceFeature, Status
 from catalog.schemas import request_needs
+from engine.errors import Conflict
 
 #: What something may be when it is made; every later change goes through the lifecycle.
 FIRST_STATUSES = [(status.value, status.label) for status in (Status.DRAFT, Status.ACTIVE)]
@@ -71,12 +73,12 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         return super().get_queryset(request).annotate(_features=Count("chosen", distinct=True))
 
     def get_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
-        shown = ["status_now", "changed_since", "readers_send"] if obj else ["status"]
+        shown = ["status_now", "review_now", "changed_since", "readers_send"] if obj else ["status"]
         return ["name", "version", *shown, "description", "owner", "tags"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: FeatureService | None = None) -> list[str]:
         kept = [*(["name", "version"] if is_fixed(obj) else []), *self.fields_of_managers(request, obj)]
-        return ["status_now", "changed_since", "readers_send", *kept]
+        return ["status_now", "review_now", "changed_since", "readers_send", *kept]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {"status": Status.DRAFT, **super().get_changeform_initial_data(request)}
@@ -87,6 +89,17 @@ class FeatureServiceAdmin(StatusActions, GuardedRemoval, RecordedAdmin):
         if db_field.name == "status":
             kwargs["choices"] = FIRST_STATUSES
         return super().formfield_for_choice_field(db_field, request, **kwargs)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """A new service whose groups want reviews begins as a draft, whatever was chosen."""
+        super().save_related(request, form, formsets, change)
+        if not change:
+            try:
+                require_may_begin(form.instance)
+            except Conflict as error:
+                form.instance.status = Status.DRAFT
+                form.instance.save()
+                self.message_user(request, f"It is a draft. {error.detail}", messages.WARNING)
 
     @display(description="Changed")
     def changed_since(self, service: FeatureService) -> str:

@@ -1,4 +1,4 @@
-"""The actions that change a status: by the lifecycle, after a page that says who is hit."""
+"""The actions that change a status, take that back, or are about a review: after a page that says who is hit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelect2Widget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
+from catalog import lifecycle
 from catalog.access import REGISTRY
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
 from catalog.admin.guarded import GuardedAdmin
 from catalog.admin.label import COLOURS, labelled, with_icon
+from catalog.approvals import begins_as_draft, reviews_of, who_need_review
 from catalog.lifecycle import Thing, change_status, readers_of
 from catalog.models import Feature, Status
 from catalog.models.status import TRANSITIONS
+from catalog.registry.edits import REVIEWING
+from catalog.registry.impact import impact_of
+from catalog.reviews import open_review
 from engine.errors import FeaturehubError
 
 _BY_ACTION = {"activate": Status.ACTIVE, "deprecate": Status.DEPRECATED, "archive": Status.ARCHIVED}
@@ -42,6 +47,38 @@ _QUESTIONS = {
         "danger",
     ),
 }
+
+
+_UNDO = "undo"
+#: Of each thing that is done with a review: the title's verb, what it does, the button, its colour, the text's label.
+_REVIEWING = {
+    "request_review": (
+        "Ask for a review of",
+        "Somebody else who may change it approves it, which makes it active, or declines it.",
+        ("Ask for a review", "primary", "Note"),
+    ),
+    "approve": (
+        "Approve",
+        "It is served from the next request on. The approval is of the definition as it is now.",
+        ("Approve and activate", "primary", "Comment"),
+    ),
+    "decline": ("Decline", "It stays a draft. Another review may be asked for.", ("Decline", "danger", "Comment")),
+    "withdraw": (
+        "Withdraw the review of",
+        "It stays a draft. Another review may be asked for.",
+        ("Withdraw", "warning", "Comment"),
+    ),
+}
+
+
+class TextForm(forms.Form):
+    """A text that goes with a review."""
+
+    text = forms.CharField(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
+
+    def __init__(self, data: Any = None, *, label: str) -> None:
+        super().__init__(data)
+        self.fields["text"].label = label
 
 
 class ReasonForm(forms.Form):
@@ -109,6 +146,15 @@ def _detail_action(name: str, icon: str, variant: ActionVariant) -> Callable[...
     return action(description=name.capitalize(), permissions=["change"], icon=icon, variant=variant)(of_one)
 
 
+def _reviewing_action(name: str, icon: str, variant: ActionVariant) -> Callable[..., HttpResponse]:
+    def of_one(admin: StatusActions, request: HttpRequest, object_id: str) -> HttpResponse:
+        return admin.review_one(request, object_id, name)
+
+    of_one.__name__ = name
+    description = name.capitalize().replace("_", " ")
+    return action(description=description, permissions=["change"], icon=icon, variant=variant)(of_one)
+
+
 def _list_action(name: str) -> Callable[..., HttpResponse]:
     def of_selected(admin: StatusActions, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         return admin.change_statuses(request, list(queryset), _BY_ACTION[name], back=request.get_full_path())
@@ -118,15 +164,46 @@ def _list_action(name: str) -> Callable[..., HttpResponse]:
     return action(description=description, permissions=["change"])(of_selected)
 
 
+def _concerned(thing: Thing) -> Concerned:
+    """A thing with all who are hit; readers are told apart, since they keep it from being archived."""
+    impact = impact_of(thing)
+    others = {
+        "computed from it": impact["computed_features"],
+        "training datasets": impact["training_datasets"],
+        "owners": impact["owners"],
+    }
+    return Concerned(
+        thing, status_of(thing), readers_of(thing), [(noun, names) for noun, names in others.items() if names]
+    )
+
+
+def _possible(thing: Thing) -> frozenset[str]:
+    """The actions that may be done with a thing as it is."""
+    names = {name for name, status in _BY_ACTION.items() if status in TRANSITIONS[status_of(thing)]}
+    undone = lifecycle.undone_status(thing)
+    if undone and (undone in TRANSITIONS[status_of(thing)] or undone == status_of(thing)):
+        names.add(_UNDO)
+    if open_review(thing):
+        names |= {"approve", "decline", "withdraw"}
+    elif begins_as_draft(thing):
+        names.add("request_review")
+    return frozenset(names)
+
+
 class StatusActions(GuardedAdmin):
-    """Activate, deprecate and archive, of one thing on its page and of several in the list."""
+    """Activate, deprecate and archive, of one thing on its page and of several in the list; of one also what takes the
+    last change back, and reviews."""
 
     actions = ["activate_selected", "deprecate_selected", "archive_selected"]
-    actions_detail = ["activate", "deprecate", "archive"]
+    actions_detail = ["activate", "deprecate", "archive", "undo", "request_review", "approve", "decline", "withdraw"]
 
     activate = _detail_action("activate", "check_circle", ActionVariant.PRIMARY)
     deprecate = _detail_action("deprecate", "warning", ActionVariant.WARNING)
     archive = _detail_action("archive", "inventory_2", ActionVariant.DANGER)
+    request_review = _reviewing_action("request_review", "rate_review", ActionVariant.PRIMARY)
+    approve = _reviewing_action("approve", "thumb_up", ActionVariant.SUCCESS)
+    decline = _reviewing_action("decline", "thumb_down", ActionVariant.DANGER)
+    withdraw = _reviewing_action("withdraw", "undo", ActionVariant.WARNING)
     activate_selected = _list_action("activate")
     deprecate_selected = _list_action("deprecate")
     archive_selected = _list_action("archive")
@@ -139,20 +216,79 @@ class StatusActions(GuardedAdmin):
     def status_now(self, thing: Thing) -> SafeString:
         return with_icon(status_of(thing))
 
+    @display(description="Review")
+    def review_now(self, thing: Thing) -> str:
+        """Whether one is needed, and how the last one stands."""
+        needing = who_need_review(thing)
+        needed = f"needed by {', '.join(needing)}" if needing else "not needed"
+        last = reviews_of(thing).last()
+        if last is None:
+            return f"{needed}; none was asked for"
+        asked = f"{needed}; review {last.pk}, which {last.asked_by_name} asked for, is {last.state}"
+        return f"{asked}{': ' if last.comment else ''}{last.comment}"
+
     def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
-        """Only the changes that may follow the thing's status now."""
+        """Only what may be done with the thing as it is now."""
         actions = super().get_actions_detail(request, object_id)
         thing = self.get_object(request, unquote(str(object_id)))
-        possible = TRANSITIONS[status_of(thing)] if thing else frozenset()
+        possible = _possible(thing) if thing else frozenset()
         prefix = f"{self.opts.app_label}_{self.opts.model_name}_"
-        return [one for one in actions if _BY_ACTION[one.action_name.removeprefix(prefix)] in possible]
+        return [one for one in actions if one.action_name.removeprefix(prefix) in possible]
+
+    @action(description="Undo", permissions=["change"], icon="undo", variant=ActionVariant.DEFAULT)
+    def undo(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Take the last change of the status back, once that is confirmed."""
+        thing = self.get_object(request, unquote(object_id))
+        if thing is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        self.require_each(request, REGISTRY, [thing])
+        page = self._page_of(thing)
+        if is_confirmed(request):
+            self._do(request, thing, lambda: lifecycle.undo(thing, by=request.user.get_username()), "Undo")
+            return HttpResponseRedirect(page)
+        target = lifecycle.undone_status(thing)
+        back = f"It becomes {target} again." if target else "It had no other status."
+        question = Question(
+            f"Undo the last change of the status of {thing}?", back, "Undo", "primary", target == Status.ARCHIVED
+        )
+        return ask(self, request, question, concerned=[_concerned(thing)], form=Nothing(None), back=page)
+
+    def review_one(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
+        """Ask for a review, answer it or take it back, once that is confirmed."""
+        thing = self.get_object(request, unquote(object_id))
+        if thing is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        self.require_each(request, REGISTRY, [thing])
+        page, confirmed = self._page_of(thing), is_confirmed(request)
+        verb, consequence, (button, variant, label) = _REVIEWING[act]
+        form = TextForm(request.POST if confirmed else None, label=label)
+        if confirmed and form.is_valid():
+            do, text = REVIEWING[act.replace("_", "-")], form.cleaned_data["text"]
+            self._do(request, thing, lambda: do(thing, request.user, text), f"Review: {act.replace('_', ' ')}")
+            return HttpResponseRedirect(page)
+        asked = open_review(thing)
+        told = f" {asked.asked_by_name} asked: {asked.note or 'no note'}." if asked and act != "request_review" else ""
+        question = Question(f"{verb} {thing}?", f"{consequence}{told}", button, variant)
+        return ask(self, request, question, concerned=[_concerned(thing)], form=form, back=page)
+
+    def _page_of(self, thing: Thing) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[thing.pk])
+
+    def _do(self, request: HttpRequest, thing: Thing, change: Callable[[], object], what: str) -> None:
+        try:
+            change()
+        except FeaturehubError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
+        thing.refresh_from_db()
+        self.log_change(request, thing, f"{what}.")
+        self.message_user(request, f"{thing} is {status_of(thing)}.", messages.SUCCESS)
 
     def change_one(self, request: HttpRequest, object_id: str, status: Status) -> HttpResponse:
         thing = self.get_object(request, unquote(object_id))
         if thing is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        page = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[thing.pk])
-        return self.change_statuses(request, [thing], status, back=page)
+        return self.change_statuses(request, [thing], status, back=self._page_of(thing))
 
     def change_statuses(
         self, request: HttpRequest, things: Sequence[Thing], status: Status, *, back: str
@@ -165,7 +301,7 @@ class StatusActions(GuardedAdmin):
             for thing in things:
                 self._change(request, thing, status, form)
             return HttpResponseRedirect(back)
-        concerned = [Concerned(thing, status_of(thing), readers_of(thing)) for thing in things]
+        concerned = [_concerned(thing) for thing in things]
         return ask(self, request, self._question(things, status), concerned=concerned, form=form, back=back)
 
     def _question(self, things: Sequence[Thing], status: Status) -> Question:
@@ -176,10 +312,5 @@ class StatusActions(GuardedAdmin):
 
     def _change(self, request: HttpRequest, thing: Thing, status: Status, form: forms.Form) -> None:
         arguments = form.arguments() if isinstance(form, ReasonForm) else {}
-        try:
-            change_status(thing, status, by=request.user.get_username(), **arguments)
-        except FeaturehubError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return
-        self.log_change(request, thing, f"Status: {status}.")
-        self.message_user(request, f"{thing} is {status_of(thing)}.", messages.SUCCESS)
+        by = request.user.get_username()
+        self._do(request, thing, lambda: change_status(thing, status, by=by, **arguments), f"Status: {status}")

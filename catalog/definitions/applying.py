@@ -15,6 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from catalog import models
+from catalog.approvals import require_may_begin
 from catalog.definitions import document
 from catalog.definitions.planning import Change, Plan, plan_of
 from catalog.definitions.reading import Reading, read
@@ -107,6 +108,7 @@ class _Apply:
             self._order(group.name)
         self._statuses()
         self._deprecations()
+        self._require_drafts()
 
     def _write(self, name: str, made: document.Definition) -> None:
         match made:
@@ -168,6 +170,7 @@ class _Apply:
             freshness=made.freshness,
             event_timestamp=made.event_timestamp,
             created_timestamp=made.created_timestamp or "",
+            needs_review=made.needs_review,
             **self._source(made),
             **self._schedule(row, made),
         )
@@ -281,6 +284,12 @@ class _Apply:
                 }
                 if any(getattr(row, key) != value for key, value in wanted.items()):
                     self._save(row, **wanted)
+
+    def _require_drafts(self) -> None:
+        """Nothing new is served at once where drafts want to be approved."""
+        for (kind, name), change in self.changes.items():
+            if change.sign == "+" and kind in _ROWS:
+                require_may_begin(_ROWS[kind](name))
 
 
 _FLOORS = ("feature group", "feature", "feature service")

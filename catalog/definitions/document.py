@@ -344,6 +344,7 @@ class FeatureGroup(Documented):
     freshness: Duration = None
     event_timestamp: Name = schema.EVENT_TIMESTAMP
     created_timestamp: Name | None = None
+    needs_review: bool = False
     inputs: Annotated[tuple[Input, ...], _LIST] = ()
     request_inputs: Annotated[tuple[RequestInput, ...], _LIST] = ()
     features: Annotated[tuple[Feature, ...], _LIST] = ()

@@ -136,6 +136,7 @@ def _group(group: models.FeatureGroup) -> FeatureGroup:
         freshness=group.freshness,
         event_timestamp=group.event_timestamp,
         created_timestamp=group.created_timestamp or None,
+        needs_review=group.needs_review,
         inputs=tuple(Input.model_construct(name=column.name, dtype=column.dtype) for column in group.inputs.all()),
         request_inputs=tuple(
             RequestInput.model_construct(name=column.name, dtype=column.dtype) for column in group.request_inputs.all()

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0011_erasures'),
+        ('catalog', '0030_reviews'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -13,6 +13,7 @@ from catalog.models.group import FeatureGroup, GroupInput, RequestInput, StoredS
 from catalog.models.offline_damage import OfflineDamage
 from catalog.models.owner import PII, Owner, Tag
 from catalog.models.refusal import FailedLogin, Reason, Refusal
+from catalog.models.review import ReviewAnswer, ReviewRequest
 from catalog.models.role import GroupRole, Role
 from catalog.models.run import Run, RunKind, RunState
 from catalog.models.service import FeatureService, ServiceFeature
@@ -50,6 +51,8 @@ __all__ = [
     "Reason",
     "Refusal",
     "RequestInput",
+    "ReviewAnswer",
+    "ReviewRequest",
     "Role",
     "Run",
     "RunKind",

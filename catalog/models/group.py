@@ -44,6 +44,9 @@ class FeatureGroup(Documented):
         blank=True, default="", help_text="The source's created timestamp column; empty: the time of arrival."
     )
     deprecated_at = models.DateTimeField(null=True, blank=True, editable=False)
+    needs_review = models.BooleanField(
+        default=False, help_text="A draft of the group becomes active only when somebody else has approved it."
+    )
     source = models.OneToOneField(DataSource, on_delete=models.PROTECT, null=True, blank=True, related_name="group")
     schedule = models.OneToOneField(
         PeriodicTask, on_delete=models.SET_NULL, null=True, blank=True, related_name="feature_group"

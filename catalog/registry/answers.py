@@ -8,14 +8,33 @@ from typing import Any
 
 import orjson
 
+from catalog.approvals import fingerprint_of
 from catalog.definitions.document import Definition
 from catalog.definitions.exporting import definition_of
-from catalog.models import DataSource, Entity, Feature, FeatureGroup, FeatureService, Owner, Tag
+from catalog.models import DataSource, Entity, Feature, FeatureGroup, FeatureService, Owner, ReviewRequest, Tag
 
 
 def shown(row: Any) -> dict[str, Any]:
     """A thing as its address answers it: the keys of its definition, also where they have their default, and more."""
     return _SHOWN[type(row)](row)
+
+
+def review_shown(review: ReviewRequest) -> dict[str, Any]:
+    """A review as its list and what is done with it answer it."""
+    thing = review.thing
+    return {
+        "id": review.pk,
+        "kind": str(thing._meta.verbose_name),
+        "name": str(thing),
+        "state": review.state,
+        "note": review.note,
+        "asked_by": review.asked_by_name,
+        "asked_at": review.asked_at,
+        "answered_by": review.answered_by_name or None,
+        "answered_at": review.answered_at,
+        "comment": review.comment,
+        "is_of_present_definition": review.definition == fingerprint_of(thing),
+    }
 
 
 def etag_of(answer: dict[str, Any]) -> str:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from catalog import statistics
-from catalog.access import READ, REGISTRY, AnyCaller, seen
+from catalog import reviews, statistics
+from catalog.access import READ, REGISTRY, seen
 from catalog.api import json_response
 from catalog.bodies import parse_object, read_body
 from catalog.definitions.planning import Plan
-from catalog.models import Feature, Status
+from catalog.models import ReviewAnswer, ReviewRequest
 from catalog.parameters import parameters
 from catalog.registry import edits, kinds, pages
-from catalog.registry.answers import etag_of, shown
-from catalog.registry.bodies import Deprecation, Reason, read_reason
-from catalog.registry.edits import Transition
+from catalog.registry.answers import etag_of, review_shown, shown
+from catalog.registry.bodies import Comment, Note, Reason, read_reason
+from catalog.registry.edits import Undo
 from catalog.registry.filters import filtered, filters_of
-from catalog.registry.kinds import FEATURES, Kind
-from engine.errors import InvalidDefinition, InvalidInput, Problem
+from catalog.registry.kinds import Kind
+from engine.errors import InvalidInput, Problem
 
 MAX_BYTES = 1 << 20
+REVIEW_STATES = ("open", *ReviewAnswer.values)
 
 
 class ListView(APIView):
@@ -112,33 +113,77 @@ class TransitionView(APIView):
     scopes = {"POST": REGISTRY}
 
     def post(self, request: Request, **names: str) -> HttpResponse:
-        asked = self._asked(request, list(names.values()))
+        body = object_of(request, may_be_empty=True)
+        asked = edits.transition_of(request.user, self.kind, list(names.values()), self.status, body)
         if is_dry_run(request):
             return json_response(edits.impact(request.user, self.kind, list(names.values()), asked))
         if_match = request.headers.get("If-Match")
         return answered(edits.change_state(request.user, self.kind, list(names.values()), asked, if_match=if_match))
 
-    def _asked(self, request: Request, names: list[str]) -> Transition:
+
+class UndoView(APIView):
+    """`POST .../undo`: the status that it had before, by the lifecycle."""
+
+    kind: ClassVar[Kind]
+    scopes = {"POST": REGISTRY}
+
+    def post(self, request: Request, **names: str) -> HttpResponse:
+        asked = Undo(read_reason(Reason, object_of(request, may_be_empty=True)).reason)
+        if is_dry_run(request):
+            return json_response(edits.impact(request.user, self.kind, list(names.values()), asked))
+        if_match = request.headers.get("If-Match")
+        return answered(edits.change_state(request.user, self.kind, list(names.values()), asked, if_match=if_match))
+
+
+class ReviewingView(APIView):
+    """`POST .../request-review`, `.../approve`, `.../decline` and `.../withdraw`: reviews of a draft."""
+
+    kind: ClassVar[Kind]
+    act: ClassVar[str]
+    scopes = {"POST": REGISTRY}
+
+    def post(self, request: Request, **names: str) -> HttpResponse:
+        parameters(request)
         body = object_of(request, may_be_empty=True)
-        if self.status != Status.DEPRECATED or self.kind is not FEATURES:
-            return Transition(self.status, read_reason(Reason, body).reason)
-        told = read_reason(Deprecation, body)
-        if told.sunset and told.sunset <= timezone.now():
-            raise InvalidDefinition("A sunset lies in the future.", [Problem("/sunset", "lies in the past")])
-        replacement = _replacement(request.user, names[0], told.replaced_by) if told.replaced_by else None
-        return Transition(self.status, told.reason, replacement, told.sunset)
+        text = read_reason(Note, body).note if self.act == "request-review" else read_reason(Comment, body).comment
+        if_match = request.headers.get("If-Match")
+        done = edits.review(request.user, self.kind, list(names.values()), self.act, text, if_match=if_match)
+        return json_response(review_shown(done))
 
 
-def _replacement(caller: AnyCaller, group: str, name: str) -> Feature:
-    """The feature that is to be read instead: `group:name`, or a bare name of the same group."""
-    full = name if ":" in name else f"{group}:{name}"
-    group, _, own = full.partition(":")
-    found: Feature | None = seen(caller, FEATURES.rows()).filter(group__name=group, name=own).first()
-    if found is None:
-        detail = f"there is no feature named {full[:200]!r}."
-        near = kinds.near_seen(FEATURES, full, caller)
-        raise InvalidDefinition("A replacement is a feature.", [Problem("/replaced_by", detail, near)])
-    return found
+class ReviewsView(APIView):
+    """`GET /api/v1/registry/reviews`: those of what the caller may read, the first one first."""
+
+    scopes = {"GET": READ}
+
+    def get(self, request: Request) -> HttpResponse:
+        given = parameters(request, "state", "limit", "cursor")
+        found = in_state(reviews.seen_by(request.user), given.get("state"))
+        order = ("pk",)
+        page = pages.page_of(
+            found.order_by(*order),
+            order,
+            cursor=pages.cursor_of(given.pop("cursor", None), order),
+            limit=pages.limit_of(given.get("limit")),
+        )
+        address = request.build_absolute_uri(request.path)
+        return json_response(
+            {
+                "results": [review_shown(review) for review in page.rows],
+                "next": pages.link(address, given, page.next),
+                "previous": pages.link(address, given, page.previous),
+            }
+        )
+
+
+def in_state(found: QuerySet[ReviewRequest], state: str | None) -> QuerySet[ReviewRequest]:
+    """Those in a state, all for None; raises InvalidInput for one that there is not."""
+    if state is None:
+        return found
+    if state not in REVIEW_STATES:
+        detail = f"is one of {', '.join(REVIEW_STATES)}"
+        raise InvalidInput(f"state {detail}; got {state[:100]!r}.", [Problem("state", detail)])
+    return found.filter(answer="" if state == "open" else state)
 
 
 def is_dry_run(request: Request) -> bool:

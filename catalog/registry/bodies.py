@@ -43,6 +43,18 @@ class Deprecation(Reason):
     sunset: document.Moment | None = None
 
 
+class Note(document.Definition):
+    """What who asks for a review wants to have looked at."""
+
+    note: document.Text = ""
+
+
+class Comment(document.Definition):
+    """What who answers a review says of it."""
+
+    comment: document.Text = ""
+
+
 @dataclass(frozen=True, slots=True)
 class BodyPlace(Place):
     """Where an object stands in a body; `path` is its JSON pointer (RFC 6901)."""

@@ -15,9 +15,20 @@ from pydantic.json_schema import model_json_schema
 from rest_framework import serializers
 
 from catalog.definitions import document
-from catalog.models import DataSource, Entity, Feature, FeatureGroup, FeatureService, FeatureType, Owner, Status, Tag
+from catalog.models import (
+    DataSource,
+    Entity,
+    Feature,
+    FeatureGroup,
+    FeatureService,
+    FeatureType,
+    Owner,
+    ReviewAnswer,
+    Status,
+    Tag,
+)
 from catalog.openapi import documented, in_path, in_query
-from catalog.registry.bodies import Deprecation, NewFeature, NewSource, Reason
+from catalog.registry.bodies import Comment, Deprecation, NewFeature, NewSource, Note, Reason
 from catalog.registry.filters import filters_of
 from catalog.registry.kinds import FEATURE_SERVICES, FEATURES, Kind
 from catalog.registry.pages import DEFAULT_LIMIT, MAX_LIMIT
@@ -129,6 +140,7 @@ class RegisteredFeatureGroupSerializer(_DescribedSerializer):
     )
     source = serializers.DictField(allow_null=True)  # type: ignore[assignment]  # a field, as which DRF takes it
     schedule = serializers.DictField(allow_null=True)
+    needs_review = serializers.BooleanField(help_text="Drafts become active only when somebody else approved them.")
     deprecated_at = serializers.DateTimeField(allow_null=True)
 
 
@@ -199,8 +211,11 @@ class ReaderSerializer(serializers.Serializer[Any]):
 class ImpactSerializer(serializers.Serializer[Any]):
     """Who would be hit."""
 
-    to = serializers.ChoiceField(Status.values)
+    to = serializers.ChoiceField(Status.values, allow_null=True, help_text="Null: there is nothing to undo.")
     services = serializers.ListField(child=serializers.CharField(), help_text="name@version")
+    computed_features = serializers.ListField(
+        child=serializers.CharField(), help_text="group:name of the features that are computed from a feature."
+    )
     training_datasets = serializers.ListField(child=serializers.CharField())
     readers = ReaderSerializer(many=True)
     owners = serializers.ListField(child=serializers.CharField())
@@ -265,6 +280,22 @@ class FeatureStatisticsSerializer(serializers.Serializer[Any]):
     baseline = BaselineStatisticsSerializer(allow_null=True)
     psi = serializers.FloatField(allow_null=True, help_text="The population stability index of the two.")
     moved = serializers.BooleanField(help_text="Whether it is above 0.2.")
+
+
+class ReviewSerializer(serializers.Serializer[Any]):
+    """A review that somebody asked for."""
+
+    id = serializers.IntegerField()
+    kind = serializers.ChoiceField(["feature", "feature group", "feature service"])
+    name = serializers.CharField()
+    state = serializers.ChoiceField(["open", *ReviewAnswer.values])
+    note = serializers.CharField(allow_blank=True)
+    asked_by = serializers.CharField()
+    asked_at = serializers.DateTimeField()
+    answered_by = serializers.CharField(allow_null=True)
+    answered_at = serializers.DateTimeField(allow_null=True)
+    comment = serializers.CharField(allow_blank=True)
+    is_of_present_definition = serializers.BooleanField(help_text="False: the definition was changed since.")
 
 
 _ANSWERS: dict[type[Any], type[serializers.Serializer[Any]]] = {
@@ -395,6 +426,37 @@ def a_transition(kind: Kind, verb: str) -> Describe:
         parameters=[*_names(kind), _if_match(), _DRY_RUN, _ETAG],
         body=body,
     )
+
+
+def a_reviewing(kind: Kind, act: str) -> Describe:
+    return documented(
+        f"registry_{act.replace('-', '_')}_{_id(kind)}",
+        answers={200: ReviewSerializer},
+        problems=[400, 404, 409, 412, 413, 415, 422],
+        parameters=[*_names(kind), _if_match()],
+        body=Note if act == "request-review" else Comment,
+    )
+
+
+REVIEWS = documented(
+    "registry_list_reviews",
+    answers={
+        200: inline_serializer(
+            "ReviewPage",
+            {
+                "results": ReviewSerializer(many=True),
+                "next": serializers.URLField(allow_null=True),
+                "previous": serializers.URLField(allow_null=True),
+            },
+        )
+    },
+    problems=[400],
+    parameters=[
+        in_query("state", "Only reviews in this state.", enum=["open", *ReviewAnswer.values]),
+        in_query("limit", f"How many on a page: 1 to {MAX_LIMIT}, {DEFAULT_LIMIT} by default."),
+        in_query("cursor", "A page, as `next` and `previous` name it."),
+    ],
+)
 
 
 def _id(kind: Kind) -> str:

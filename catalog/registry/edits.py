@@ -11,16 +11,17 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.utils import timezone
 
-from catalog.access import READ, REGISTRY, AnyCaller, Caller, name_of, reach, require
+from catalog import lifecycle, reviews
+from catalog.access import READ, REGISTRY, AnyCaller, noted_as, reach, require, seen
 from catalog.definitions.applying import Author, alone, apply_reading
 from catalog.definitions.planning import Plan
 from catalog.definitions.reading import reading_of
-from catalog.lifecycle import change_status
-from catalog.models import Feature
+from catalog.models import Feature, ReviewRequest, Status
 from catalog.registry import kinds
 from catalog.registry.answers import etag_of, shown
-from catalog.registry.bodies import changed_document, new_document
+from catalog.registry.bodies import Deprecation, Reason, changed_document, new_document, read_reason
 from catalog.registry.impact import impact_of
 from catalog.registry.kinds import Kind
 from catalog.registry.rights import require_each
@@ -38,13 +39,67 @@ class Transition:
     replaced_by: Feature | None = None
     sunset: datetime | None = None
 
+    def target(self, row: lifecycle.Thing) -> str | None:
+        """The status that the thing would have."""
+        return self.status
+
+    def bring(self, row: lifecycle.Thing, by: str) -> None:
+        how = {"replaced_by": self.replaced_by, "sunset": self.sunset}
+        lifecycle.change_status(row, self.status, by=by, reason=self.reason, **how)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The last change of a thing's status is to be taken back."""
+
+    reason: str = ""
+
+    def target(self, row: lifecycle.Thing) -> str | None:
+        """The status that the thing would have; None where there is nothing to undo."""
+        return lifecycle.undone_status(row)
+
+    def bring(self, row: lifecycle.Thing, by: str) -> None:
+        lifecycle.undo(row, by=by, reason=self.reason)
+
+
+#: What is asked of a review, by the word in addresses and commands.
+REVIEWING = {
+    "request-review": lambda row, by, text: reviews.request_review(row, by=by, note=text),
+    "approve": lambda row, by, text: reviews.approve(row, by=by, comment=text),
+    "decline": lambda row, by, text: reviews.decline(row, by=by, comment=text),
+    "withdraw": lambda row, by, text: reviews.withdraw(row, by=by, comment=text),
+}
+
+
+def transition_of(caller: AnyCaller, kind: Kind, names: Sequence[str], status: str, body: dict[str, Any]) -> Transition:
+    """What a body asks of a thing that is to get a status: of a feature's deprecation also a replacement and a sunset.
+
+    Raises InvalidDefinition with pointers into the body.
+    """
+    if status != Status.DEPRECATED or kind is not kinds.FEATURES:
+        return Transition(status, read_reason(Reason, body).reason)
+    told = read_reason(Deprecation, body)
+    if told.sunset and told.sunset <= timezone.now():
+        raise InvalidDefinition("A sunset lies in the future.", [Problem("/sunset", "lies in the past")])
+    replacement = _replacement(caller, names[0], told.replaced_by) if told.replaced_by else None
+    return Transition(status, told.reason, replacement, told.sunset)
+
+
+def _replacement(caller: AnyCaller, group: str, name: str) -> Feature:
+    """The feature that is to be read instead: `group:name`, or a bare name of the same group."""
+    full = name if ":" in name else f"{group}:{name}"
+    group, _, own = full.partition(":")
+    found: Feature | None = seen(caller, kinds.FEATURES.rows()).filter(group__name=group, name=own).first()
+    if found is None:
+        detail = f"there is no feature named {full[:200]!r}."
+        near = kinds.near_seen(kinds.FEATURES, full, caller)
+        raise InvalidDefinition("A replacement is a feature.", [Problem("/replaced_by", detail, near)])
+    return found
+
 
 def author_of(caller: AnyCaller) -> Author:
-    """Whom the history names: a person, or in its reason the key by its public id and name."""
-    if isinstance(caller, Caller):
-        return Author(f"key {caller.key_id} {caller.name}", None, REASON)
-    person = caller if isinstance(caller, User) else None
-    return Author(name_of(caller), person, REASON)
+    """Whom the history names: a person, or in its reason the key by its public id and name, or the shell's login."""
+    return Author(noted_as(caller), caller if isinstance(caller, User) else None, REASON)
 
 
 def create(caller: AnyCaller, kind: Kind, body: dict[str, Any], *, dry_run: bool) -> tuple[Plan, Any]:
@@ -78,9 +133,9 @@ def change(
 
 
 def change_state(
-    caller: AnyCaller, kind: Kind, names: Sequence[str], asked: Transition, *, if_match: str | None = None
+    caller: AnyCaller, kind: Kind, names: Sequence[str], asked: Transition | Undo, *, if_match: str | None = None
 ) -> Any:
-    """Bring a feature, a group or a service into a status by the lifecycle; the thing as it is then.
+    """Bring a feature, a group or a service into another status by the lifecycle; the thing as it is then.
 
     Raises NotFound, NotAllowed, StaleEdit when `if_match` is given and another version is present, Conflict, StillRead.
     """
@@ -92,32 +147,43 @@ def change_state(
         return _again(kind, row)
 
 
-def impact(caller: AnyCaller, kind: Kind, names: Sequence[str], asked: Transition) -> dict[str, Any]:
-    """What bringing a thing into a status would mean for others, and why it would be refused; nothing is changed."""
+def impact(
+    caller: AnyCaller, kind: Kind, names: Sequence[str], asked: Transition | Undo | None = None
+) -> dict[str, Any]:
+    """Who is hit when a thing changes its status; for one that is asked for also from what to what, and why it would be
+    refused. Nothing is changed."""
     with _taken_back(True), alone():
         row = kinds.find(kind, names, caller, REGISTRY)
         require(caller, REGISTRY, row)
         told = impact_of(row)
-        before = row.effective_status if isinstance(row, Feature) else row.status
+        if asked is None:
+            return told
+        before, target = (row.effective_status if isinstance(row, Feature) else row.status), asked.target(row)
         refused = None
         try:
             _bring(caller, row, asked)
         except FeaturehubError as error:
             refused = error.detail
-        return {"from": before, "to": asked.status, **told, "refused": refused}
+        return {"from": before, "to": target, **told, "refused": refused}
 
 
-def _bring(caller: AnyCaller, row: Any, asked: Transition) -> None:
+def review(
+    caller: AnyCaller, kind: Kind, names: Sequence[str], act: str, text: str = "", *, if_match: str | None = None
+) -> ReviewRequest:
+    """Do one of REVIEWING with a thing; `text` is the note of who asks, or the comment of who answers.
+
+    Raises NotFound, NotAllowed, StaleEdit when `if_match` is given and another version is present, Conflict.
+    """
+    with alone():
+        row = _held(kind, names, caller)
+        _require_present(row, if_match)
+        return REVIEWING[act](row, caller, text)
+
+
+def _bring(caller: AnyCaller, row: Any, asked: Transition | Undo) -> None:
     author = author_of(caller)
     row._history_user = author.person
-    change_status(
-        row,
-        asked.status,
-        by=author.name,
-        reason=asked.reason,
-        replaced_by=asked.replaced_by,
-        sunset=asked.sunset,
-    )
+    asked.bring(row, author.name)
 
 
 def _held(kind: Kind, names: Sequence[str], caller: AnyCaller) -> Any:

@@ -9,10 +9,12 @@ from django.db.models import Q, QuerySet
 from catalog import usage
 from catalog.lifecycle import Thing
 from catalog.models import Feature, FeatureGroup, FeatureService, Owner, Status, TrainingDataset
+from catalog.schemas import derived_from
 
 
 def impact_of(thing: Thing) -> dict[str, Any]:
-    """The services that read it, the training datasets that have it, who asked of late, and the owners of all."""
+    """The services that read it, the features that are computed from it, the training datasets that have it, who asked
+    in the last 30 days, and the owners of all."""
     features = _features_of(thing)
     services = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features).distinct()
     if isinstance(thing, FeatureService):
@@ -20,6 +22,7 @@ def impact_of(thing: Thing) -> dict[str, Any]:
     names = frozenset(map(str, features.select_related("group")))
     return {
         "services": [str(service) for service in services],
+        "computed_features": list(map(str, derived_from(thing))) if isinstance(thing, Feature) else [],
         "training_datasets": TrainingDataset.reading(names),
         "readers": [
             {"name": reader.name, "requests": reader.requests, "last_day": reader.last_day.isoformat()}

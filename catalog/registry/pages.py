@@ -71,7 +71,7 @@ def cursor_of(text: str | None, order: Sequence[str]) -> Cursor | None:
 
 def _may_be(field: str, value: object) -> bool:
     """Whether a field could have the value, and the database can compare them."""
-    if field == "version":
+    if field in ("version", "pk"):
         return type(value) is int and 0 <= value < 2**31
     return isinstance(value, str) and "\0" not in value
 

@@ -9,8 +9,8 @@ from catalog.definitions.planning import Change, Plan
 from catalog.models import DataSource, Entity, Feature, FeatureGroup, FeatureService, Owner
 from engine.errors import NotAllowed
 
-#: What says who else may do something: for people who manage the thing, and for no key.
-_MANAGED = {"owner", "members"}
+#: What says who else may do something, or has to agree: for people who manage the thing, and for no key.
+_MANAGED = {"owner", "members", "needs_review"}
 _KINDS: dict[str, type[Any]] = {"owner": Owner, "entity": Entity, "feature group": FeatureGroup}
 
 

@@ -9,7 +9,18 @@ from drf_spectacular.utils import extend_schema_view
 
 from catalog.models import Status
 from catalog.registry import described
-from catalog.registry.api import CollectionView, ListView, ShownView, StatisticsView, ThingView, TransitionView
+from catalog.registry.api import (
+    CollectionView,
+    ListView,
+    ReviewingView,
+    ReviewsView,
+    ShownView,
+    StatisticsView,
+    ThingView,
+    TransitionView,
+    UndoView,
+)
+from catalog.registry.edits import REVIEWING
 from catalog.registry.kinds import BASE, FEATURE_GROUPS, FEATURE_SERVICES, FEATURES, KINDS, TAGS, Kind
 
 TRANSITIONS = {"activate": Status.ACTIVE, "deprecate": Status.DEPRECATED, "archive": Status.ARCHIVED}
@@ -41,6 +52,14 @@ def _transition(kind: Kind, verb: str) -> type[Any]:
     return extend_schema_view(post=described.a_transition(kind, verb))(view)
 
 
+def _undo(kind: Kind) -> type[Any]:
+    return extend_schema_view(post=described.a_transition(kind, "undo"))(_of(kind, UndoView))
+
+
+def _reviewing(kind: Kind, act: str) -> type[Any]:
+    return extend_schema_view(post=described.a_reviewing(kind, act))(_of(kind, ReviewingView, act=act))
+
+
 def _routes(kind: Kind) -> list[URLPattern]:
     listed = f"^{BASE.lstrip('/')}/{kind.path}"
     one = listed + ("/(?P<group_name>[^/]+)" if kind is FEATURES else "") + "/(?P<name>[^/]+)"
@@ -51,10 +70,20 @@ def _routes(kind: Kind) -> list[URLPattern]:
     if kind is FEATURES:
         view = extend_schema_view(get=described.statistics_of_a_feature())(StatisticsView)
         routes.append(re_path(f"{one}/statistics/?$", view.as_view(), name="registry-feature-statistics"))
-    for verb in TRANSITIONS if kind in _WITH_STATUS else ():
+    for verb, view in _verbs(kind).items() if kind in _WITH_STATUS else ():
         name = f"registry-{kind.noun.replace(' ', '-')}-{verb}"
-        routes.append(re_path(f"{one}/{verb}/?$", _transition(kind, verb).as_view(), name=name))
+        routes.append(re_path(f"{one}/{verb}/?$", view.as_view(), name=name))
     return routes
 
 
-urlpatterns = [route for kind in KINDS for route in _routes(kind)]
+def _verbs(kind: Kind) -> dict[str, type[Any]]:
+    """What is done to a thing with a status, by the word at the end of its address."""
+    changes = {verb: _transition(kind, verb) for verb in TRANSITIONS}
+    return {**changes, "undo": _undo(kind), **{act: _reviewing(kind, act) for act in REVIEWING}}
+
+
+_reviews = extend_schema_view(get=described.REVIEWS)(ReviewsView)
+urlpatterns = [
+    *(route for kind in KINDS for route in _routes(kind)),
+    re_path(f"^{BASE.lstrip('/')}/reviews/?$", _reviews.as_view(), name="registry-reviews"),
+]

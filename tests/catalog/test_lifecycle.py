@@ -170,3 +170,81 @@ def test_the_more_restrictive_of_a_features_and_its_groups_status_counts(
     from catalog.models.status import effective_status
 
     assert effective_status(own, of_group) == effective
+
+
+# -- Undo
+
+
+def undone(thing: Any, **how: Any) -> Any:
+    from catalog.lifecycle import undo
+
+    undo(thing, **how)
+    thing.refresh_from_db()
+    return thing
+
+
+def test_undoing_a_deprecation_clears_it_and_undoing_that_brings_all_of_it_back(group: Any) -> None:
+    total, average = group.features.get(name="total_purchases"), group.features.get(name="avg_purchase_value")
+    change(total, "deprecated", reason="wrong", replaced_by=average, sunset=SUNSET)
+    at = total.deprecated_at
+    undone(total, by="ada")
+    assert (total.status, total.effective_status) == ("", "active")  # it follows its group again
+    assert (total.deprecated_at, total.deprecation_reason, total.replaced_by, total.sunset_at) == (None, "", None, None)
+    assert total.history.first().history_change_reason == "undo, active by ada"
+    undone(total)
+    assert (total.status, total.deprecated_at, total.deprecation_reason) == ("deprecated", at, "wrong")
+    assert (total.replaced_by, total.sunset_at) == (average, SUNSET)
+
+
+def test_the_last_reason_of_a_deprecation_is_the_one_that_comes_back(group: Any) -> None:
+    segment = group.features.get(name="customer_segment")
+    change(segment, "deprecated", reason="wrong", sunset=SUNSET)
+    change(segment, "deprecated", reason="still wrong")
+    change(segment, "active")
+    undone(segment)
+    assert (segment.status, segment.deprecation_reason, segment.sunset_at) == ("deprecated", "still wrong", SUNSET)
+
+
+def test_archived_does_not_become_deprecated_by_an_undo_either(group: Any) -> None:
+    segment = group.features.get(name="customer_segment")
+    change(segment, "deprecated", reason="wrong")
+    change(segment, "archived")
+    with pytest.raises(Conflict, match="cannot become deprecated; it can become active"):
+        undone(segment)
+
+
+def test_the_last_change_of_a_group_and_of_a_service_is_undone(group: Any, service: Any) -> None:
+    at = change(group, "deprecated").deprecated_at
+    assert undone(group).status == "active"
+    assert (undone(group).status, group.deprecated_at) == ("deprecated", at)
+    change(service, "archived")
+    assert undone(service).status == "active"
+
+
+def test_an_undo_without_a_way_back_or_with_readers_is_refused(group: Any, service: Any) -> None:
+    total, segment = service.features.get(), group.features.get(name="customer_segment")
+    with pytest.raises(Conflict, match="had no other status"):
+        undone(segment)
+    segment.status = "draft"
+    segment.save()
+    change(segment, "active")
+    with pytest.raises(Conflict, match="is active and cannot become draft"):
+        undone(segment)
+    change(service, "archived")
+    change(total, "archived")
+    change(total, "active")
+    change(service, "active")
+    with pytest.raises(StillRead, match="read by churn@1"):
+        undone(total)
+    assert change(total, "active").status == "active"
+
+
+def test_an_undo_is_refused_when_the_replacement_of_then_is_gone(group: Any) -> None:
+    from tests.factories import add_feature
+
+    total, new = group.features.get(name="total_purchases"), add_feature(group, "gone", "int64")
+    change(total, "deprecated", replaced_by=new)
+    change(total, "active")
+    new.delete()
+    with pytest.raises(Conflict, match="is not there any more; deprecate it anew"):
+        undone(total)

@@ -307,6 +307,7 @@ def make_things(world: World) -> dict[str, Any]:
         OfflineDamage,
         Owner,
         Refusal,
+        ReviewRequest,
         Run,
         RunState,
         Tag,
@@ -330,6 +331,9 @@ def make_things(world: World) -> dict[str, Any]:
         "catalog_offlinedamage": OfflineDamage.objects.create(group=group, group_version=1, path="p", detail="d"),
         "catalog_featureuse": FeatureUse.objects.create(
             feature=group.features.first(), reader="anonymous", day=timezone.now().date(), requests=1
+        ),
+        "catalog_reviewrequest": ReviewRequest.objects.create(
+            feature=group.features.first(), definition="a" * 64, asked_by="user:1", asked_by_name="ada"
         ),
         "ingestion_quarantinedrule": QuarantinedRule.objects.create(
             run=ended, column="total_purchases", rule="min_value", detail="d", row_count=1, samples=[]

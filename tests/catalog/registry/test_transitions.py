@@ -52,6 +52,7 @@ def test_a_dry_run_of_a_deprecation_tells_only_who_is_hit(ci: Asking, used: Any)
         "from": "active",
         "to": "deprecated",
         "services": ["churn@1"],
+        "computed_features": ["customer_purchases:avg_purchase_value"],
         "training_datasets": ["churn_2026"],
         "readers": [
             {"name": "the key 'checkout' of ada", "requests": 7, "last_day": timezone.now().date().isoformat()}
@@ -171,3 +172,25 @@ def test_a_group_that_is_wrong_in_something_else_is_archived_all_the_same(ci: As
 def test_there_is_no_transition_of_what_has_no_status(ci: Asking) -> None:
     assert ci.post("entities/customer/archive").status == 404
     assert ci.ask("GET", f"{TOTAL}/archive").status == 405
+
+
+def test_the_last_change_is_taken_back_and_a_dry_run_says_to_what(ci: Asking) -> None:
+    sunset = (timezone.now() + timedelta(days=30)).replace(microsecond=0).isoformat()
+    ci.post(f"{TOTAL}/deprecate", {"reason": "Old.", "replaced_by": "avg_purchase_value", "sunset": sunset})
+    told = ci.post(f"{TOTAL}/undo?dry_run=true").document
+    assert (told["from"], told["to"], told["services"], told["refused"]) == ("deprecated", "active", ["churn@1"], None)
+    back = ci.post(f"{TOTAL}/undo", {"reason": "By mistake."}).document
+    assert (back["effective_status"], back["deprecation_reason"], back["sunset"]) == ("active", None, None)
+    assert newest("Feature", name="total_purchases").history_change_reason.endswith("By mistake.")
+    again = ci.post(f"{TOTAL}/undo").document
+    assert (again["status"], again["deprecation_reason"]) == ("deprecated", "Old.")
+    assert again["replaced_by"] == "customer_purchases:avg_purchase_value"
+
+
+def test_what_cannot_be_taken_back_is_told(ci: Asking) -> None:
+    refused = ci.post(f"{SEGMENT}/undo")
+    assert (refused.status, "nothing to undo" in refused.document["detail"]) == (409, True)
+    told = ci.post(f"{SEGMENT}/undo?dry_run=true").document
+    assert (told["to"], "nothing to undo" in told["refused"]) == (None, True)
+    assert ci.post(f"{SEGMENT}/undo", {"note": "x"}).status == 422
+    assert ci.post(f"{SEGMENT}/undo", **{"If-Match": '"other"'}).status == 412
