@@ -37,7 +37,7 @@ def follow(user: Person, thing: Thing) -> None:
     Raises NotAllowed when they may not read it.
     """
     require(user, READ, thing)
-    Follow.objects.get_or_create(user_id=int(user.pk), **_about(thing))
+    Follow.objects.get_or_create(user=user, **_about(thing))  # type: ignore[misc]  # a person
 
 
 def unfollow(user: Person, thing: Thing) -> None:

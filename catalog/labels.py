@@ -31,6 +31,8 @@ COLOURS: dict[str, str] = {
     "revoked": "danger",
     "expired": "warning",
     "stale": "warning",
+    "fresh": "success",
+    "quarantined": "warning",
 }
 #: Names in the icon font that the theme brings.
 ICONS: dict[str, str] = {
@@ -59,4 +61,6 @@ ICONS: dict[str, str] = {
     "revoked": "block",
     "expired": "timer_off",
     "stale": "update_disabled",
+    "fresh": "update",
+    "quarantined": "report",
 }

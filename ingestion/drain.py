@@ -106,9 +106,10 @@ def _can_skip_locked() -> bool:
 def _land(claimed: Drain) -> int:
     batches = claimed.batches.order_by("pk")
     frames = [rows for batch in batches if not (rows := rows_of(batch)).is_empty()]
-    rows = pl.concat(frames, how="diagonal") if frames else None
-    parts = [] if rows is None else _by_schema(claimed, rows)
-    if rows is not None:
+    parts: Sequence[tuple[GroupSchema, pl.DataFrame]] = []
+    if frames:
+        rows = pl.concat(frames, how="diagonal")
+        parts = _by_schema(claimed, rows)
         _commit(claimed, parts)
         freshness.observe(claimed.group_id, claimed.group_version, cast(datetime, rows[EVENT_TIMESTAMP].max()))
     faults.hit("drain.before_landed")

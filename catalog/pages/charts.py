@@ -40,7 +40,8 @@ def histogram(labels: Sequence[str], shares: Sequence[float], before: Sequence[f
         y=_HEIGHT - 6,
     )
     return format_html(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<path class="axis" d="M0 {}H{}"/>{}</svg>',
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}'
+        '<path class="axis" d="M0 {}H{}"/>{}</svg>',
         *(_WIDTH, _HEIGHT, summary, bars, line, floor, _WIDTH, ends),
     )
 

@@ -12,6 +12,8 @@ from django.shortcuts import render
 from catalog.access import AnyCaller, seen
 from catalog.models import Entity, FeatureGroup, FeatureService, Owner, TrainingDataset
 from catalog.pages import searching
+from catalog.pages.distribution import sparks_of
+from catalog.pages.freshness import freshness_of
 from catalog.pages.searching import SORTS, Query
 from catalog.pages.viewing import page, show
 
@@ -21,6 +23,7 @@ PER_KIND = 5
 @page
 def list_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     found = searching.find(Query.of(request.GET), caller)
+    fresh, sparks = freshness_of(feature.group for feature in found.features), sparks_of(found.features)
     context = {
         "found": found,
         "query": found.query,
@@ -30,7 +33,10 @@ def list_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
             for facet, values in found.query.chosen.items()
             for value in sorted(values)
         ],
-        "rows": [(feature, found.reads.get(feature.pk, 0)) for feature in found.features],
+        "rows": [
+            (feature, found.reads.get(feature.pk, 0), fresh.get(feature.group_id), sparks.get(feature.pk, "—"))
+            for feature in found.features
+        ],
     }
     return show(request, caller, "catalog/features.html", context, here="catalog-features")
 

@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
+from catalog import freshness, reviews
 from catalog.access import AnyCaller, seen
 from catalog.models import (
     Entity,
@@ -60,7 +62,19 @@ def home_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     return show(request, caller, "catalog/home.html", context, here="home")
 
 
+#: Sent for the home page, with the `caller`: who knows of more than the catalog does answers with a list of concerns.
+concerns_wanted = Signal()
+
+
 def _concerns(caller: AnyCaller) -> Iterator[Concern]:
+    """What somebody may have to look at, the worst first; without any its count is 0."""
+    yield from _of_runs_and_groups(caller)
+    for _, told in concerns_wanted.send(Concern, caller=caller):
+        yield from told or ()
+    yield from _of_features(caller)
+
+
+def _of_runs_and_groups(caller: AnyCaller) -> Iterator[Concern]:
     groups = seen(caller, FeatureGroup.objects.exclude(status=Status.ARCHIVED)).order_by("name")
     newest = Run.objects.filter(group=OuterRef("pk")).exclude(state=RunState.CANCELLED).order_by("-created_at")
     failed = groups.annotate(state=Subquery(newest.values("state")[:1]), run=Subquery(newest.values("pk")[:1])).filter(
@@ -73,6 +87,27 @@ def _concerns(caller: AnyCaller) -> Iterator[Concern]:
         "bad",
         "Groups whose newest run failed",
         [(group.name, reverse("catalog-run", args=[group.run]), "see why") for group in failed[:NAMED]],
+    )
+    stale = freshness.stale(groups)
+    yield Concern(
+        "Stale groups",
+        stale.count(),
+        addresses.features_with(freshness="stale"),
+        "bad",
+        "Their newest event is older than the freshness target or the TTL",
+        [(group.name, addresses.page_of(group), "") for group in stale[:NAMED]],
+    )
+
+
+def _of_features(caller: AnyCaller) -> Iterator[Concern]:
+    open_reviews = reviews.seen_by(caller).filter(answer="")
+    yield Concern(
+        "Reviews that wait",
+        open_reviews.count(),
+        addresses.features_with(status="draft"),
+        "warn",
+        "Drafts that somebody else is asked to approve",
+        [(str(r.thing), addresses.page_of(r.thing), f"asked by {r.asked_by_name}") for r in open_reviews[:NAMED]],
     )
     features = seen(caller, Feature.objects.select_related("group")).alias(effective=EFFECTIVE_STATUS)
     read = FeatureUse.objects.filter(day__gte=searching.since()).order_by().values("feature")

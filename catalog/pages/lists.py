@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 
 from catalog.access import READ, AnyCaller, allowed, reach, seen
 from catalog.models import Entity, FeatureGroup, FeatureService, Run, TrainingDataset
+from catalog.pages.freshness import freshness_of
 from catalog.pages.searching import PER_PAGE, Query
 from catalog.pages.viewing import page, show
 
@@ -79,5 +80,8 @@ def _list(request: HttpRequest, caller: AnyCaller, kind: str, rows: QuerySet[Any
     total = rows.count()
     number = min(query.page, max(1, -(-total // PER_PAGE)))
     found = Listed(list(rows[(number - 1) * PER_PAGE : number * PER_PAGE]), total, number)
+    fresh = freshness_of(found.rows) if kind == "groups" else {}
+    for row in found.rows:
+        row.seen_fresh = fresh.get(row.pk)
     context = {"found": found, "list_query": query, "title": kind.capitalize()}
     return show(request, caller, f"catalog/{kind}.html", context, here=f"catalog-{kind}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from django.contrib.auth.models import AbstractBaseUser
 from django.urls import reverse
+
+from catalog import follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,9 @@ ITEMS = (
     Item("catalog-runs", "Runs", "play_circle"),
     Item("catalog-quarantine", "Quarantine", "report"),
 )
+_INBOX = Item("catalog-inbox", "Inbox", "inbox")
+
+
+def items_for(person: AbstractBaseUser | None) -> tuple[Item, ...]:
+    """The entries, for somebody who is logged in with the inbox and how much in it is new."""
+    return ITEMS if person is None else (*ITEMS, replace(_INBOX, count=follows.unread_count(person)))

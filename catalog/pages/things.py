@@ -8,10 +8,13 @@ from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from catalog.access import READ, REGISTRY, WRITE, AnyCaller, allowed, seen
+from catalog.access import READ, WRITE, AnyCaller, allowed, seen
 from catalog.admin.schedule import due_times
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status, TrainingDataset
 from catalog.pages import searching, wording
+from catalog.pages.changing import actions_on
+from catalog.pages.distribution import distribution_of, sparks_of
+from catalog.pages.freshness import freshness_of
 from catalog.pages.lineage import lineage_of
 from catalog.pages.viewing import page, show
 from catalog.registry.impact import impact_of
@@ -29,6 +32,10 @@ def feature_page(request: HttpRequest, caller: AnyCaller, group: str, name: str)
     impact = impact_of(feature)
     context = {
         "feature": feature,
+        "offered": actions_on(feature, caller),
+        "freshness": freshness_of([feature.group]).get(feature.group_id),
+        "distribution": distribution_of(feature),
+        "spark": sparks_of([feature]).get(feature.pk, ""),
         "group": feature.group,
         "status": feature.effective_status,
         "computed_by": wording.computed_by(feature),
@@ -42,7 +49,6 @@ def feature_page(request: HttpRequest, caller: AnyCaller, group: str, name: str)
         "services": seen(caller, FeatureService.objects.filter(features=feature)).order_by("name", "version"),
         "lineage": lineage_of(feature, caller),
         "last_run": feature.group.runs.order_by("-created_at").first(),
-        "may_change": allowed(caller, REGISTRY, feature),
     }
     return show(request, caller, "catalog/feature.html", context, here="catalog-features")
 
@@ -52,10 +58,16 @@ def group_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespon
     group: FeatureGroup = find(FEATURE_GROUPS, [name], caller)
     features = list(group.features.select_related("group", "owner").order_by("position", "pk"))
     reads = dict(searching.reads_by_feature().filter(feature__group=group))
+    sparks = sparks_of(features)
     runs = list(group.runs.order_by("-created_at")[:RUNS])
     context = {
         "group": group,
-        "rows": [(feature, wording.computed_by(feature), reads.get(feature.pk, 0), "") for feature in features],
+        "offered": actions_on(group, caller),
+        "freshness": freshness_of([group]).get(group.pk),
+        "rows": [
+            (feature, wording.computed_by(feature), reads.get(feature.pk, 0), sparks.get(feature.pk, "—"))
+            for feature in features
+        ],
         "on_request": request_needs(group, features),
         "inputs": group.inputs.all(),
         "request_inputs": group.request_inputs.all(),
@@ -64,7 +76,6 @@ def group_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespon
         "due": due_times(group.schedule, 3, now=timezone.now()) if group.schedule else [],
         "lineage": lineage_of(group, caller),
         "impact": impact_of(group),
-        "may_change": allowed(caller, REGISTRY, group),
         "may_write": allowed(caller, WRITE, group),
     }
     return show(request, caller, "catalog/group.html", context, here="catalog-groups")
@@ -76,10 +87,10 @@ def entity_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespo
     groups = seen(caller, FeatureGroup.objects.filter(entity=entity)).select_related("owner")
     context = {
         "entity": entity,
+        "offered": actions_on(entity, caller),
         "keys": entity.join_keys.all(),
         "groups": groups.annotate(number=Count("features", distinct=True)).order_by("name"),
         "lineage": lineage_of(entity, caller),
-        "may_change": allowed(caller, REGISTRY, entity),
     }
     return show(request, caller, "catalog/entity.html", context, here="catalog-entities")
 
@@ -91,13 +102,13 @@ def service_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResp
     features = [one.feature for one in chosen]
     context = {
         "service": service,
+        "offered": actions_on(service, caller),
         "features": features,
         "problems": problems_of(service, features),
         "versions": seen(caller, FeatureService.objects.filter(name=service.name)).order_by("-version"),
         "changes": service.changes_since(),
         "impact": impact_of(service),
         "lineage": lineage_of(service, caller),
-        "may_change": allowed(caller, REGISTRY, service),
     }
     return show(request, caller, "catalog/service.html", context, here="catalog-services")
 

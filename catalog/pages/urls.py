@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
-from catalog.pages import features, home, lineage, lists, login, things
+from catalog.pages import changing, features, home, inbox, lineage, lists, login, things
+
+#: One name, or a group's and a feature's.
+_NAMES = r"[^/]+(?:/[^/]+)?"
 
 urlpatterns = [
     path("", home.home_page, name="home"),
@@ -21,5 +24,16 @@ urlpatterns = [
     path("catalog/services/<str:name>/", things.service_page, name="catalog-service"),
     path("catalog/datasets/", lists.datasets_page, name="catalog-datasets"),
     path("catalog/datasets/<str:name>/", things.dataset_page, name="catalog-dataset"),
+    re_path(
+        rf"^catalog/(?P<kind>features|groups|services)/(?P<names>{_NAMES})/(?P<verb>{'|'.join(changing.VERBS)})/$",
+        changing.change_page,
+        name="catalog-change",
+    ),
+    re_path(
+        rf"^catalog/(?P<kind>features|groups|services|entities)/(?P<names>{_NAMES})/follow/$",
+        changing.follow_page,
+        name="catalog-follow",
+    ),
+    path("catalog/inbox/", inbox.inbox_page, name="catalog-inbox"),
     path("catalog/lineage/", lineage.lineage_page, name="catalog-lineage"),
 ]

@@ -129,7 +129,7 @@ def frame(request: HttpRequest, caller: AnyCaller | None = None) -> dict[str, An
     person = request.user if request.user.is_authenticated else None
     return {
         "caller": caller,
-        "navigation": navigation.ITEMS,
+        "navigation": navigation.items_for(person),
         "caller_name": name_of(caller) if caller and caller is not ANONYMOUS_READER else "",
         "is_staff": bool(person and cast(Any, person).is_staff),
     }

@@ -21,7 +21,7 @@ from catalog.registry.answers import etag_of, review_shown, shown
 from catalog.registry.bodies import Comment, Note, Reason, read_reason
 from catalog.registry.edits import Undo
 from catalog.registry.filters import filtered, filters_of
-from catalog.registry.kinds import Kind
+from catalog.registry.kinds import FEATURES, Kind
 from engine.errors import InvalidInput, Problem
 
 MAX_BYTES = 1 << 20

@@ -1,0 +1,37 @@
+"""The inbox: what a person was told of the things they follow."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+from catalog import follows
+from catalog.access import AnyCaller
+from catalog.models import Follow
+from catalog.pages.lists import Listed
+from catalog.pages.searching import PER_PAGE, Query
+from catalog.pages.viewing import form_page, show
+from engine.errors import NotAllowed
+
+
+@form_page
+def inbox_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
+    if not isinstance(caller, User):
+        raise NotAllowed("An inbox is a person's: log in to follow things and to be told of them.")
+    if request.method == "POST":
+        chosen = request.POST.getlist("id")
+        follows.mark_read(
+            caller, "all" if not chosen else [int(id) for id in chosen if id.isdecimal() and len(id) < 19]
+        )
+        return redirect("catalog-inbox")
+    told = follows.inbox(caller).order_by("-notice__at", "-pk")
+    total, wanted = told.count(), Query.of(request.GET).page
+    number = min(wanted, max(1, -(-total // PER_PAGE)))
+    context = {
+        "title": "Inbox",
+        "found": Listed(list(told[(number - 1) * PER_PAGE : number * PER_PAGE]), total, number),
+        "unread": follows.unread_count(caller),
+        "following": Follow.objects.filter(user=caller).select_related("feature__group", "group", "service", "entity"),
+    }
+    return show(request, caller, "catalog/inbox.html", context, here="catalog-inbox")
