@@ -69,8 +69,9 @@ concerns_wanted = Signal()
 def _concerns(caller: AnyCaller) -> Iterator[Concern]:
     """What somebody may have to look at, the worst first; without any its count is 0."""
     yield from _of_runs_and_groups(caller)
-    for _, told in concerns_wanted.send(Concern, caller=caller):
-        yield from told or ()
+    answers: list[tuple[Any, Any]] = concerns_wanted.send(Concern, caller=caller)
+    for _, told in answers:
+        yield from told
     yield from _of_features(caller)
 
 
