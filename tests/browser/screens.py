@@ -1,0 +1,118 @@
+"""Every screen of the hub: how to get there, and who looks. Tests look at them all, and pictures are taken of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from playwright.sync_api import Page
+
+from tests.browser.watching import settle
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """One screen. path: filled with what was planted (`{run}`). reach: what is done on that page to get to the screen.
+
+    status: what the page is answered with. is_tall: a picture shows all of it. logged_in: whether somebody is.
+    """
+
+    name: str
+    path: str
+    reach: Callable[[Page], None] | None = None
+    status: int = 200
+    is_tall: bool = False
+    logged_in: bool = True
+
+    @property
+    def is_admin(self) -> bool:
+        return self.path.startswith("/admin/")
+
+    def show(self, page: Page, planted: dict[str, Any]) -> None:
+        """Bring the page to this screen, drawn."""
+        response = page.goto(self.path.format(**planted))
+        assert response is not None, self.path
+        assert response.status == self.status, (self.path, response.status)
+        settle(page)
+        if self.reach:
+            self.reach(page)
+            settle(page)
+
+
+def open_palette(page: Page) -> None:
+    page.keyboard.press("Control+k")
+    page.get_by_role("searchbox", name="Find a feature").type("basket")
+    page.locator("#palette-found a").first.wait_for()
+
+
+def deprecation_reason(page: Page) -> None:
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_label("Reason").wait_for()
+
+
+def deprecation_refused(page: Page) -> None:
+    deprecation_reason(page)
+    page.get_by_label("Reason").fill("Nobody knows its unit.")
+    page.get_by_label("Replacement").fill("customer_purchases:total_spend")
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("alert").wait_for()
+
+
+def deprecation_confirmed(page: Page) -> None:
+    deprecation_reason(page)
+    page.get_by_label("Reason").fill("Counted in cents from now on.")
+    page.get_by_label("Replacement").fill("customer_purchases:avg_purchase_value")
+    page.get_by_label("Sunset").fill("2030-01-31")
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Deprecate", exact=True).wait_for()
+
+
+_DEPRECATE = "/catalog/features/customer_purchases/total_spent/deprecate/"
+
+CATALOG = (
+    Screen("home", "/"),
+    Screen("home-anonymous", "/", logged_in=False),
+    Screen("features", "/catalog/features/"),
+    Screen("features-found", "/catalog/features/?q=basket&status=active"),
+    Screen("features-nothing", "/catalog/features/?q=nothing+is+called+this"),
+    Screen("feature", "/catalog/features/customer_purchases/total_spent/", is_tall=True),
+    Screen("feature-computed", "/catalog/features/customer_purchases/customer_segment/"),
+    Screen("feature-deprecated", "/catalog/features/customer_baskets/basket_value/"),
+    Screen("feature-draft", "/catalog/features/customer_baskets/packing_seconds/"),
+    Screen("feature-empty", "/catalog/features/customer_returns/returned_items/"),
+    Screen("groups", "/catalog/groups/"),
+    Screen("group", "/catalog/groups/customer_baskets/", is_tall=True),
+    Screen("group-failed", "/catalog/groups/customer_visits/"),
+    Screen("entities", "/catalog/entities/"),
+    Screen("entity", "/catalog/entities/customer/"),
+    Screen("services", "/catalog/services/"),
+    Screen("service", "/catalog/services/baskets_v1@1/"),
+    Screen("datasets", "/catalog/datasets/"),
+    Screen("dataset", "/catalog/datasets/baskets_of_today/"),
+    Screen("lineage", "/catalog/lineage/"),
+    Screen("runs", "/catalog/runs/"),
+    Screen("run", "/catalog/runs/{run}/"),
+    Screen("run-failed", "/catalog/runs/{failed_run}/"),
+    Screen("quarantine", "/catalog/quarantine/"),
+    Screen("quarantine-nothing", "/catalog/quarantine/?group=customer_purchases"),
+    Screen("inbox", "/catalog/inbox/"),
+    Screen("change-impact", _DEPRECATE),
+    Screen("change-reason", _DEPRECATE, deprecation_reason),
+    Screen("change-refused", _DEPRECATE, deprecation_refused),
+    Screen("change-confirm", _DEPRECATE, deprecation_confirmed),
+    Screen("login", "/login/", logged_in=False),
+    Screen("not-found", "/catalog/features/customer_baskets/nothing/", status=404),
+    Screen("palette", "/", open_palette),
+)
+
+ADMIN = (
+    Screen("admin", "/admin/"),
+    Screen("admin-features", "/admin/catalog/feature/"),
+    Screen("admin-feature", "/admin/catalog/feature/{feature}/change/"),
+    Screen("admin-feature-history", "/admin/catalog/feature/{feature}/history/"),
+    Screen("admin-schedules", "/admin/django_celery_beat/periodictask/"),
+    Screen("admin-quarantine", "/admin/ingestion/quarantinedrule/"),
+)
+
+SCREENS = CATALOG + ADMIN
