@@ -58,13 +58,17 @@ def form_page(view: View) -> View:
 def _viewed(view: View, methods: tuple[str, ...]) -> View:
     @wraps(view)
     def viewed(request: HttpRequest, **names: Any) -> HttpResponse:
-        response = _answer(view, request, names) if request.method in methods else HttpResponseNotAllowed(methods)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers.setdefault("Cache-Control", "private, no-cache")
-        patch_vary_headers(response, ["Cookie", "HX-Request"])
-        return response
+        return guarded(_answer(view, request, names) if request.method in methods else HttpResponseNotAllowed(methods))
 
     return viewed
+
+
+def guarded(response: HttpResponse) -> HttpResponse:
+    """The response with what every page sends: the strict policy, and that it is the caller's own."""
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers.setdefault("Cache-Control", "private, no-cache")
+    patch_vary_headers(response, ["Cookie", "HX-Request"])
+    return response
 
 
 def _answer(view: View, request: HttpRequest, names: dict[str, Any]) -> HttpResponse:
@@ -76,6 +80,8 @@ def _answer(view: View, request: HttpRequest, names: dict[str, Any]) -> HttpResp
             raise NotAllowed(f"{name_of(caller)} may not read any feature group yet: its owner gives roles.")
         return view(request, caller, **names)
     except FeaturehubError as error:
+        if isinstance(error, NotAllowed):
+            refusals.count(error.reason or Reason.PAGE, request, about=error.about)
         return error_page(request, error)
     except Http404:
         return error_page(request, NotFound("There is nothing at this address."))
