@@ -136,12 +136,12 @@ def test_what_has_moved_is_told_by_the_index(group: FeatureGroup) -> None:
 
 
 def test_null_rates_are_told_oldest_first(group: FeatureGroup, django_assert_num_queries: Any) -> None:
-    amount, visits = named(group, "amount"), named(group, "visits")
+    amount, visits, note = (named(group, name) for name in ("amount", "visits", "note"))
     for number in range(5):
         record(amount, [None] * number + [1.0] * (4 - number), NOW + number * DAY, day=number == 2)
     record(visits, [None], NOW)
     with django_assert_num_queries(1):
-        rates = null_rates([amount, visits, named(group, "note")], runs=3)
+        rates = null_rates([amount, visits, note], runs=3)
     assert [(rate.computed_at, rate.rate, rate.count) for rate in rates[amount.pk]] == [
         (NOW + 2 * DAY, 0.5, 4),
         (NOW + 3 * DAY, 0.75, 4),
