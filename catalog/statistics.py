@@ -134,8 +134,11 @@ class Described:
 
     @property
     def psi(self) -> float | None:
-        """None where there is nothing to compare."""
-        return moved(self.latest, self.baseline) if self.latest and self.baseline else None
+        """None where there is nothing to compare, or too little."""
+        if self.latest is None or self.baseline is None:
+            return None
+        fewest = min(self.latest.statistics.described, self.baseline.described)
+        return moved(self.latest, self.baseline) if fewest >= engine.FEWEST_COMPARED else None
 
     def told(self) -> dict[str, Any]:
         """As JSON: timestamps as such, their standard deviation in seconds."""
