@@ -108,15 +108,15 @@ def _to_login(request: HttpRequest) -> HttpResponse:
 
 def error_page(request: HttpRequest, error: FeaturehubError) -> HttpResponse:
     """What went wrong, what would be right where that is known, and the id that finds it in the log."""
-    context = {
+    context: dict[str, Any] = {
         "error": error,
         "title": _TITLES.get(error.status, "This did not work"),
         "request_id": current_request_id(),
     }
     name = "catalog/parts/error.html" if "HX-Request" in request.headers else "catalog/error.html"
-    person = getattr(request, "user", None)  # a refused host has none
-    is_known = error.status < 500 and person is not None and person.is_authenticated
-    return render(request, name, context | (frame(request, person) if is_known else {}), status=error.status)
+    if error.status < 500 and hasattr(request, "user") and request.user.is_authenticated:  # a refused host has no user
+        context |= frame(request, request.user)
+    return render(request, name, context, status=error.status)
 
 
 _TITLES = {404: "Not found", 403: "Not allowed", 503: "Not available now", 429: "Too many requests"}
