@@ -28,6 +28,7 @@ STATE_KEPT = timedelta(days=2)
 DAYS = 7
 #: A baseline is put together from so many statistics at most, the newest.
 MOST_MERGED = 500
+COMPARED_AT_ONCE = 100
 
 _IS_PERSONAL = Q(tags__name=PII) | Q(group__tags__name=PII) | Q(group__entity__tags__name=PII)
 
@@ -97,6 +98,33 @@ def moved(latest: FeatureStatistics | Statistics, baseline: Statistics | None) -
     if baseline is None:
         return 0.0
     return engine.moved(latest if isinstance(latest, Statistics) else latest.statistics, baseline)
+
+
+def compare_new(features: QuerySet[Feature] | None = None) -> int:
+    """Write down how far the newest statistics of features have moved, where that is not known yet; of how many.
+
+    Housekeeping does this some minutes after rows have landed, so that ingestion does not pay for it.
+    """
+    chosen = Feature.objects.all() if features is None else features
+    waiting = _rows().filter(pk__in=FeatureStatistics.objects.newest_of(chosen).values("pk"), psi=None, described__gt=0)
+    compared = 0
+    while newest := {row.feature_id: row for row in waiting.order_by("pk")[:COMPARED_AT_ONCE]}:
+        before = baselines(newest)
+        for row in newest.values():
+            row.psi = moved(row, before.get(row.feature_id))
+        FeatureStatistics.objects.bulk_update(newest.values(), ["psi"])
+        compared += len(newest)
+    return compared
+
+
+def moved_features(features: QuerySet[Feature]) -> QuerySet[FeatureStatistics]:
+    """The newest statistics of those of the features whose values have moved, the furthest first; of what was compared."""
+    newer = FeatureStatistics.objects.of_landed_rows().filter(
+        feature=OuterRef("feature"), computed_at__gt=OuterRef("computed_at")
+    )
+    rows = _rows().filter(psi__gt=MOVED, group_version=F("feature__group__version"))
+    rows = rows.filter(is_personal=False)  # type: ignore[misc]  # annotated
+    return rows.filter(~Exists(newer), feature__in=features.order_by().values("pk")).order_by("-psi", "pk")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from catalog import freshness, reviews
+from catalog import freshness, reviews, statistics
 from catalog.access import AnyCaller, seen
 from catalog.models import (
     Entity,
@@ -109,6 +109,15 @@ def _of_features(caller: AnyCaller) -> Iterator[Concern]:
         "warn",
         "Drafts that somebody else is asked to approve",
         [(str(r.thing), addresses.page_of(r.thing), f"asked by {r.asked_by_name}") for r in open_reviews[:NAMED]],
+    )
+    moved = statistics.moved_features(seen(caller, Feature.objects.all()))
+    yield Concern(
+        "Distributions that moved",
+        moved.count(),
+        addresses.features_with(moved="yes"),
+        "warn",
+        "The last run differs from the 7 days before by more than chance",
+        [(str(row.feature), f"{addresses.page_of(row.feature)}#data", f"by {row.psi:.2f}") for row in moved[:NAMED]],
     )
     features = seen(caller, Feature.objects.select_related("group")).alias(effective=EFFECTIVE_STATUS)
     read = FeatureUse.objects.filter(day__gte=searching.since()).order_by().values("feature")

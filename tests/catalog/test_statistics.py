@@ -19,10 +19,12 @@ from catalog.statistics import (
     MOVED,
     baseline,
     baselines,
+    compare_new,
     described,
     forget_old,
     latest,
     moved,
+    moved_features,
     null_rates,
 )
 from engine import statistics as engine
@@ -133,6 +135,32 @@ def test_what_has_moved_is_told_by_the_index(group: FeatureGroup) -> None:
     record(note, ["a"] * 100 + ["b"] * 400, NOW)
     # 0.6 ln(0.8 / 0.2) twice: 1.66, less the chance
     assert moved(latest([note])[note.pk], baseline(note)) == pytest.approx(1.66, abs=0.02)
+
+
+def test_what_has_moved_is_found_once_it_was_compared_and_until_newer_rows_come(group: FeatureGroup) -> None:
+    amount, visits = named(group, "amount"), named(group, "visits")
+    for feature in (amount, visits):
+        record(
+            feature, [float(value) for value in range(1_000)] if feature is amount else list(range(1_000)), NOW - DAY
+        )
+    record(amount, [value + 900.0 for value in range(1_000)], NOW)
+    record(visits, list(range(1_000)), NOW)
+    everything = Feature.objects.all()
+    assert list(moved_features(everything)) == []
+    assert (compare_new(), compare_new()) == (2, 0)
+    assert [row.feature for row in moved_features(everything)] == [amount]
+    assert list(moved_features(Feature.objects.filter(pk=visits.pk))) == []
+    record(amount, [value + 900.0 for value in range(1_000)], NOW + DAY)  # not compared yet: nothing is said of it
+    assert list(moved_features(everything)) == []
+
+
+def test_of_a_tagged_feature_it_is_not_told_that_it_has_moved(group: FeatureGroup) -> None:
+    amount = named(group, "amount")
+    record(amount, [float(value) for value in range(1_000)], NOW - DAY)
+    record(amount, [value + 900.0 for value in range(1_000)], NOW)
+    compare_new()
+    amount.tags.add(Tag.objects.create(name="pii"))
+    assert list(moved_features(Feature.objects.all())) == []
 
 
 def test_null_rates_are_told_oldest_first(group: FeatureGroup, django_assert_num_queries: Any) -> None:
