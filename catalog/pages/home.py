@@ -69,7 +69,7 @@ def _concerns(caller: AnyCaller) -> Iterator[Concern]:
     yield Concern(
         "Failed runs",
         failed.count(),
-        f"{reverse('catalog-runs')}?state=failed",
+        f"{reverse('catalog-runs')}?state=failed&state=dead",
         "bad",
         "Groups whose newest run failed",
         [(group.name, reverse("catalog-run", args=[group.run]), "see why") for group in failed[:NAMED]],
