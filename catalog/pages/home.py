@@ -84,7 +84,7 @@ def _of_runs_and_groups(caller: AnyCaller) -> Iterator[Concern]:
     yield Concern(
         "Failed runs",
         failed.count(),
-        f"{reverse('catalog-runs')}?state=failed",
+        f"{reverse('catalog-runs')}?state=failed&state=dead",
         "bad",
         "Groups whose newest run failed",
         [(group.name, reverse("catalog-run", args=[group.run]), "see why") for group in failed[:NAMED]],
