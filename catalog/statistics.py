@@ -118,7 +118,7 @@ def compare_new(features: QuerySet[Feature] | None = None) -> int:
 
 
 def moved_features(features: QuerySet[Feature]) -> QuerySet[FeatureStatistics]:
-    """The newest statistics of those of the features whose values have moved, the furthest first; of what was compared."""
+    """The newest statistics of those features whose values have moved, the furthest first; of what was compared."""
     newer = FeatureStatistics.objects.of_landed_rows().filter(
         feature=OuterRef("feature"), computed_at__gt=OuterRef("computed_at")
     )
