@@ -144,6 +144,9 @@ def respond(problem: dict[str, Any], headers: dict[str, str] | None = None) -> H
     )
 
 
+# -- Django's hooks: a problem for programs, a page for whoever came by a link
+
+
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     return respond(_unreadable(request.path))
 
@@ -155,16 +158,37 @@ def _unreadable(path: str) -> dict[str, Any]:
 def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     person = getattr(request, "user", None)
     refusals.count(Reason.PAGE, request, about=f"user:{person.pk}" if person and person.pk else "")
-    return respond(problem_of(NotAllowed("You may not do this."), instance=request.path))
+    return _told(request, NotAllowed("You may not do this."))
+
+
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Django's hook for a form without its token, as one is that was open when its sender logged in anew."""
+    refusals.count(Reason.SESSION, request)
+    return _told(request, NotAllowed("The form was open for too long, or came from elsewhere: load its page again."))
 
 
 def page_not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return respond(problem_of(NotFound("There is nothing at this address."), instance=request.path))
+    return _told(request, NotFound("There is nothing at this address."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's hook for whatever a page or a middleware raised, called while that is being handled."""
     if ours := _of_database(sys.exc_info()[1]):
-        return respond(problem_of(ours, instance=request.path), _headers(ours.status))
+        return _told(request, ours)
     log.error("request %s: the error on %s is logged beside this", current_request_id(), without_id(request.path))
-    return respond(server_problem(request.path))
+    failed = FeaturehubError("The server failed; the request id finds the log entry.")
+    return _told(request, failed) if _is_navigation(request) else respond(server_problem(request.path))
+
+
+def _told(request: HttpRequest, error: FeaturehubError) -> HttpResponse:
+    if _is_navigation(request):
+        from catalog.pages.viewing import error_page, guarded  # the pages stand above the problems
+
+        return guarded(error_page(request, error))
+    return respond(problem_of(error, instance=request.path), _headers(error.status))
+
+
+def _is_navigation(request: HttpRequest) -> bool:
+    """Whether a browser asks for a page to show, or a page of ours for a part of itself; no program of a caller's sends
+    these headers."""
+    return request.headers.get("Sec-Fetch-Dest") == "document" or "HX-Request" in request.headers

@@ -647,7 +647,7 @@ class Collected:
         """Count a batch of offline rows; tombstones have no values to count."""
         if DELETED in rows.columns and rows[DELETED].any():
             rows = rows.filter(~pl.col(DELETED))
-        if rows.is_empty():
+        if rows.is_empty() or not self.columns:
             return
         numbers = rows[ACCEPTED]
         self._span((int(numbers.min()), int(numbers.max())))  # type: ignore[arg-type]

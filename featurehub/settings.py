@@ -171,6 +171,7 @@ SESSION_COOKIE_AGE = 8 * 3600  # a working day, from the login
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 
+CSRF_FAILURE_VIEW = "catalog.problems.csrf_failed"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 AUTHENTICATION_BACKENDS = ["catalog.logins.LimitedBackend"]

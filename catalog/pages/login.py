@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
 
-from catalog.pages.viewing import POLICY
+from catalog.pages.viewing import guarded
 
 
 class LoginPage(LoginView):
@@ -17,9 +17,7 @@ class LoginPage(LoginView):
     redirect_authenticated_user = True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        response = super().dispatch(request, *args, **kwargs)
-        response.headers["Content-Security-Policy"] = POLICY
-        return response  # type: ignore[return-value]
+        return guarded(super().dispatch(request, *args, **kwargs))  # type: ignore[arg-type]
 
 
 class LogoutPage(LogoutView):

@@ -17,7 +17,7 @@ from django.db.models.expressions import Combinable
 from django.http import QueryDict
 from django.utils import timezone
 
-from catalog import freshness, usage
+from catalog import freshness, statistics, usage
 from catalog.access import AnyCaller, seen
 from catalog.models import Feature, FeatureGroup, FeatureUse, Status
 from catalog.models.status import effective_status
@@ -45,6 +45,7 @@ class Row:
     status: str
     dtype: str
     freshness: str
+    moved: str
     tags: tuple[str, ...]
 
     def values(self, facet: str) -> tuple[str, ...]:
@@ -61,6 +62,7 @@ FACETS = {
     "tag": "Tag",
     "dtype": "Type",
     "freshness": "Freshness",
+    "moved": "Distribution moved",
 }
 _ORDER = {Status.ACTIVE: 0, Status.DEPRECATED: 1, Status.DRAFT: 2, Status.ARCHIVED: 3}
 SORTS = {"relevance": "Best match", "name": "Name", "reads": "Most read", "group": "Group"}
@@ -196,6 +198,7 @@ def _rows(query: Query, caller: AnyCaller) -> list[Row]:
     tags, of_groups = _tags(Feature.tags.through, "feature_id"), _tags(FeatureGroup.tags.through, "featuregroup_id")
     fresh = {group.pk: "fresh" for group in freshness.with_age(FeatureGroup.objects.order_by())}
     fresh |= dict.fromkeys(freshness.stale(FeatureGroup.objects.order_by()).values_list("pk", flat=True), "stale")
+    moved = set(statistics.moved_features(Feature.objects.all()).values_list("feature", flat=True))
     columns = (
         *("pk", "name", "rank", "group__name", "group__entity__name", "owner__name", "group__owner__name"),
         *("status", "group__status", "dtype", "group_id"),
@@ -207,6 +210,7 @@ def _rows(query: Query, caller: AnyCaller) -> list[Row]:
             effective_status(status, group_status).value,
             dtype,
             fresh.get(group_id, "no rows"),
+            "yes" if pk in moved else "no",
             (*tags.get(pk, ()), *of_groups.get(group_id, ())),
         )
         for (pk, name, rank, group, entity, own, of_group, status, group_status, dtype, group_id) in matching(

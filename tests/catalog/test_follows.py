@@ -344,9 +344,14 @@ def test_a_change_that_is_refused_or_rolled_back_is_not_told(group: Any, ada: Us
     class Undone(Exception):
         pass
 
-    with pytest.raises(Undone), transaction.atomic():
+    @transaction.atomic
+    def change_and_undo() -> None:
         change_status(group, "deprecated")
+        assert Notice.objects.count() == 1
         raise Undone
+
+    with pytest.raises(Undone):
+        change_and_undo()
     assert not Notice.objects.exists()
 
 
