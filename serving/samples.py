@@ -83,7 +83,7 @@ def newest(group: FeatureGroup, caller: AnyCaller, *, feature: str = "") -> Samp
     """At most ROWS newest rows of a group: keys, event time, features and inputs; or only one `feature` of it.
 
     What is tagged `pii` is hidden from a caller without `pii:read` on the group: a feature by its own tag or its
-    group's, the join keys by their entity's, the inputs with any of these. Raises CorruptData for a file that cannot be read.
+    group's, the join keys by their entity's, the inputs with any of these. Raises CorruptData for an unreadable file.
     """
     columns = _columns(group, caller, feature)
     read = [column.name for column in columns if not column.is_hidden]
