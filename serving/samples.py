@@ -73,8 +73,8 @@ class Sample:
         return [column.name for column in self.columns if column.is_hidden]
 
     def as_csv(self) -> str:
-        """The rows as CSV with their full values. Null is an empty field and `""` a quoted one; what a spreadsheet would
-        compute begins with an apostrophe, and hidden columns are empty."""
+        """The rows as CSV with their full values. Null is an empty field, `""` a text without characters; what a
+        spreadsheet would compute begins with an apostrophe, and hidden columns are empty."""
         header = [f"{column.name} (hidden)" if column.is_hidden else column.name for column in self.columns]
         return "".join(map(_csv_line, [header, *self.values]))
 
@@ -82,8 +82,8 @@ class Sample:
 def newest(group: FeatureGroup, caller: AnyCaller, *, feature: str = "") -> Sample:
     """At most ROWS newest rows of a group: keys, event time, features and inputs; or only one `feature` of it.
 
-    What is tagged `pii` is hidden from a caller without `pii:read` on the group: a feature by its own tag or its group's,
-    the join keys by their entity's, the inputs with any of these. Raises CorruptData for a file that cannot be read.
+    What is tagged `pii` is hidden from a caller without `pii:read` on the group: a feature by its own tag or its
+    group's, the join keys by their entity's, the inputs with any of these. Raises CorruptData for an unreadable file.
     """
     columns = _columns(group, caller, feature)
     read = [column.name for column in columns if not column.is_hidden]

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods
 
 from catalog import refusals
 from catalog.access import AnyCaller, seen
-from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Reason, Status
+from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Reason, ServiceFeature, Status
 from catalog.models.feature import EFFECTIVE_STATUS
 from catalog.pages.viewing import page
 from catalog.registry.kinds import ENTITIES, find
@@ -134,7 +134,7 @@ def _choices(
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """What can be looked up, in titled lists of (value, label): services of this entity alone, and features."""
     served = [Status.ACTIVE, Status.DEPRECATED]
-    elsewhere = FeatureService.features.through.objects.exclude(feature__group__entity=entity).values("service")
+    elsewhere = ServiceFeature.objects.exclude(feature__group__entity=entity).values("service")
     services = seen(caller, FeatureService.objects.filter(status__in=served, features__group__in=groups))
     services = services.exclude(pk__in=elsewhere).distinct().order_by("name", "-version")
     features = Feature.objects.filter(group__in=groups).alias(effective=EFFECTIVE_STATUS).filter(effective__in=served)
