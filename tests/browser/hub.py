@@ -82,6 +82,7 @@ def make(home: Path) -> None:
 
 def copy(template: Path, home: Path) -> None:
     """A home like the template; what never changes is linked. Locks and sockets are the template's own."""
+    home.mkdir(parents=True, exist_ok=True)
     for name in os.listdir(template):
         if (template / name).is_dir():
             copying = os.link if name == "static" else shutil.copy2

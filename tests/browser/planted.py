@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def plant() -> dict[str, str]:
-    """What stands in the addresses of screens: the ids of two runs and of a feature."""
+    """What stands in the addresses of screens: the ids of two runs, a feature and a broken rule."""
     from django.conf import settings
 
     from catalog.definitions import apply
@@ -50,7 +50,9 @@ def plant() -> dict[str, str]:
     make_dataset()
     assert (run.state, failed.state) == ("succeeded", "failed")
     feature = baskets.features.get(name="items")
-    return {"run": str(run.pk), "failed_run": str(failed.pk), "feature": str(feature.pk)}
+    rule = run.quarantined.get(column="items")
+    found = {"run": run.pk, "failed_run": failed.pk, "feature": feature.pk, "rule": rule.pk}
+    return {name: str(key) for name, key in found.items()}
 
 
 def write_baskets(path: Path) -> None:

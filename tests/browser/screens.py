@@ -40,10 +40,20 @@ class Screen:
             settle(page)
 
 
+def discard(page: Page) -> None:
+    page.get_by_role("button", name="Discard").first.click()
+    page.get_by_label("Why are they not wanted?").wait_for()
+
+
 def open_palette(page: Page) -> None:
     page.keyboard.press("Control+k")
     page.get_by_role("searchbox", name="Find a feature").type("basket")
     page.locator("#palette-found a").first.wait_for()
+
+
+def look_up(page: Page) -> None:
+    page.get_by_role("button", name="Look up").click()
+    page.get_by_role("region", name="Values table").wait_for()
 
 
 def deprecation_reason(page: Page) -> None:
@@ -86,6 +96,7 @@ CATALOG = (
     Screen("group-failed", "/catalog/groups/customer_visits/"),
     Screen("entities", "/catalog/entities/"),
     Screen("entity", "/catalog/entities/customer/"),
+    Screen("entity-tried", "/catalog/entities/customer/", look_up),
     Screen("services", "/catalog/services/"),
     Screen("service", "/catalog/services/baskets_v1@1/"),
     Screen("datasets", "/catalog/datasets/"),
@@ -96,6 +107,10 @@ CATALOG = (
     Screen("run-failed", "/catalog/runs/{failed_run}/"),
     Screen("quarantine", "/catalog/quarantine/"),
     Screen("quarantine-nothing", "/catalog/quarantine/?group=customer_purchases"),
+    Screen("quarantine-rule", "/catalog/quarantine/{rule}/"),
+    Screen("quarantine-row", "/catalog/quarantine/{rule}/rows/7/"),
+    Screen("quarantine-discard", "/catalog/quarantine/{rule}/", discard),
+    Screen("run-now", "/catalog/groups/customer_baskets/run/"),
     Screen("inbox", "/catalog/inbox/"),
     Screen("change-impact", _DEPRECATE),
     Screen("change-reason", _DEPRECATE, deprecation_reason),
@@ -111,6 +126,7 @@ ADMIN = (
     Screen("admin-features", "/admin/catalog/feature/"),
     Screen("admin-feature", "/admin/catalog/feature/{feature}/change/"),
     Screen("admin-feature-history", "/admin/catalog/feature/{feature}/history/"),
+    Screen("admin-deprecate", "/admin/catalog/feature/{feature}/deprecate/"),
     Screen("admin-schedules", "/admin/django_celery_beat/periodictask/"),
     Screen("admin-quarantine", "/admin/ingestion/quarantinedrule/"),
 )
