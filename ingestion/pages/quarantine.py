@@ -20,6 +20,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from catalog.access import WRITE, AnyCaller, name_of, principal_of, require, seen
 from catalog.models import FeatureGroup, Run
 from catalog.pages.addresses import page_of
+from catalog.pages.searching import page_number
 from catalog.pages.viewing import page, show
 from catalog.registry.kinds import FEATURE_GROUPS
 from catalog.registry.kinds import find as find_thing
@@ -66,12 +67,12 @@ class RuleQuery:
 
     @classmethod
     def of(cls, given: QueryDict) -> RuleQuery:
-        state, number = given.get("state", ""), given.get("page", "")
+        state = given.get("state", "")
         return cls(
             state if state in STATES else OPEN,
             given.get("group", "").replace("\0", "").strip()[:_LONGEST],
             _uuid(given.get("run", "")),
-            int(number) if number.isascii() and number.isdecimal() and 0 < len(number) < 7 else 1,
+            page_number(given),
         )
 
     @property
