@@ -103,13 +103,13 @@ def broken_of(
 ) -> list[Broken]:
     """Each of some records, read `with_state` and with their runs' groups; `counts` by their ids when they stand for
     more than themselves. The same number of queries for any number of them."""
-    groups = {record.run.group_id: record.run.group for record in records}
+    groups = {record.run.group.pk: record.run.group for record in records}
     features, keys = _features(records), _keys(groups)
     personal = FeatureGroup.personal(groups) if groups else frozenset()
     hidden = {pk for pk in personal if not allowed(caller, READ_PII, groups[pk])}
     found = []
     for record in records:
-        feature = features.get((record.run.group_id, record.column))
+        feature = features.get((record.run.group.pk, record.column))
         about = _columns_about(record, feature)
         found.append(
             Broken(
@@ -118,7 +118,9 @@ def broken_of(
                 words_of(record.rule, record.detail),
                 about,
                 wording.rules_of(feature) if feature else [],
-                None if record.run.group_id in hidden else rows_of(record.samples[:rows], about, keys[record.run.group_id]),
+                None
+                if record.run.group.pk in hidden
+                else rows_of(record.samples[:rows], about, keys[record.run.group.pk]),
                 allowed(caller, WRITE, record.run.group),
                 _mend(record, feature, caller),
             )
@@ -137,7 +139,7 @@ def _counts_of(record: QuarantinedRule) -> Counts:
 
 
 def _features(records: Iterable[QuarantinedRule]) -> dict[tuple[int, str], Feature]:
-    wanted = {(record.run.group_id, record.column) for record in records}
+    wanted = {(record.run.group.pk, record.column) for record in records}
     of_groups = Feature.objects.filter(
         group__in={group for group, _ in wanted}, name__in={column for _, column in wanted}
     )
