@@ -25,6 +25,9 @@ class Command(FeaturehubCommand):
                 f"{run.group.name}: {run.rows_accepted:,} rows of CDNOW, moved by {loaded.shift_weeks} weeks, "
                 f"in {run.duration_seconds:.1f} s"
             )
+        if loaded.stories and not options["json"]:
+            told = ", ".join(dict.fromkeys(story.subject for story in loaded.stories))
+            self.stdout.write(f"Stories (examples/cdnow/README.md): {told}")
         return None
 
     def show_progress(self, run: Run) -> None:
