@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from catalog.definitions import apply
@@ -43,14 +44,17 @@ class Loaded:
     stories: tuple[Run, ...]
 
 
-def load(progress: Callable[[Run], None] | None = None) -> Loaded:
-    """Prepare the source file if it is not there, apply the definitions, ingest what is new, tell the stories."""
+def load(progress: Callable[[Run], None] | None = None, *, follower: User | None = None) -> Loaded:
+    """Prepare the source file if it is not there, apply the definitions, ingest what is new, tell the stories.
+
+    follower: see demo_stories.
+    """
     source = prepare(Path(settings.FEATUREHUB_SOURCE_ROOTS[0]) / "cdnow" / f"{GROUP}.parquet")
     apply([DEFINITIONS], by="demo")
     ensure_warm()
     run = ingest.ingest(find_group(GROUP), by="demo", progress=progress)
     weeks = shift_of(source)
-    told = demo_stories.load(source.parent, read_purchases, shift=pd.Timedelta(weeks=weeks))
+    told = demo_stories.load(source.parent, read_purchases, shift=pd.Timedelta(weeks=weeks), follower=follower)
     return Loaded(run, weeks, tuple(told))
 
 

@@ -18,11 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from catalog.definitions import apply
+from catalog.follows import follow
 from catalog.lifecycle import change_status
-from catalog.models import Feature, FeatureGroup, Run, RunKind, Status
+from catalog.models import Entity, Feature, FeatureGroup, Run, RunKind, Status
 from engine.errors import InvalidRows
 from engine.schema import EVENT_TIMESTAMP
 from ingestion import ingest
@@ -33,10 +35,12 @@ from serving.training import Asked
 DEFINITIONS = Path(settings.BASE_DIR) / "examples" / "cdnow" / "stories.yaml"
 DATASET = "sales_history"
 BY = "demo"
+#: The entities of the stories.
+FOLLOWED = ("day", "purchase")
 #: The shop won its customers in the first quarter of its data, and lost sight of them after the last.
 FIRST_QUARTER_ENDS, LAST_QUARTER_BEGINS = pd.Timestamp("1997-03-31"), pd.Timestamp("1998-04-01")
-#: Of the purchases of the last quarter each so many-th one is spoilt, none in two ways; but for those that are too large
-#: for the rule that is too strict.
+#: Of the purchases of the last quarter each so many-th one is spoilt, none in two ways, and none that is too large for
+#: the rule that is too strict.
 NEGATIVE_EACH, ABSURD_EACH, MISSING_EACH = 149, 199, 167
 LARGEST_USUAL = 10
 DAYS_TO_SUNSET = 60
@@ -64,16 +68,22 @@ class Story:
         return Run.objects.filter(group__name=self.group, paths=[str(self.path(folder).absolute())]).exists()
 
 
-def load(folder: Path, read: Callable[[], pd.DataFrame], *, shift: pd.Timedelta) -> list[Run]:
+def load(
+    folder: Path, read: Callable[[], pd.DataFrame], *, shift: pd.Timedelta, follower: User | None = None
+) -> list[Run]:
     """Tell what has not been told yet; the runs that this took, oldest first.
 
     A hub that has a group `daily_sales` of its own is left alone.
 
     folder: below a source root. read: gives the purchases as the shop recorded them. shift: by how much dates move.
+    follower: follows the stories from the first on, so that their inbox has them.
     """
     group = FeatureGroup.objects.filter(name="daily_sales").first()
     if group is None:
         apply([DEFINITIONS], by=BY)
+        if follower:
+            for entity in Entity.objects.filter(name__in=FOLLOWED):
+                follow(follower, entity)
     elif not group.tags.filter(name="demo").exists():
         return []
     runs = _tell([story for story in STORIES if not story.is_told(folder)], folder, read, shift)

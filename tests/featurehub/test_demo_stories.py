@@ -25,10 +25,10 @@ def shift() -> pd.Timedelta:
     return pd.Timedelta(weeks=demo.weeks_to_move(last, today=timezone.now().date()))
 
 
-def load(sources: Path, shift: pd.Timedelta) -> list[Any]:
+def load(sources: Path, shift: pd.Timedelta, **options: Any) -> list[Any]:
     from featurehub import demo, demo_stories
 
-    return demo_stories.load(sources / "cdnow", demo.read_purchases, shift=shift)
+    return demo_stories.load(sources / "cdnow", demo.read_purchases, shift=shift, **options)
 
 
 def group(name: str) -> Any:
@@ -225,14 +225,12 @@ def test_only_the_story_that_is_meant_to_fails_quietly(
 
 def test_people_who_follow_are_told_the_stories(sources: Path, shift: pd.Timedelta) -> None:
     from catalog import notices
-    from catalog.definitions import apply
-    from catalog.follows import follow, inbox
-    from featurehub import demo_stories
+    from catalog.follows import inbox, unfollow
 
-    apply([demo_stories.DEFINITIONS], by="demo")
     ada = User.objects.create(username="ada", is_superuser=True)
-    for name in ("daily_sales", "purchase_lines"):
-        follow(ada, group(name).entity)
-    load(sources, shift)
+    load(sources, shift, follower=ada)
     notices.look()
     assert [entry.notice.kind for entry in inbox(ada)] == ["stale", "deprecated", "failed", "quarantined"]
+    unfollow(ada, group("daily_sales").entity)
+    load(sources, shift, follower=ada)
+    assert [each.thing.name for each in ada.follows.all()] == ["purchase"]
