@@ -3,7 +3,6 @@ the pages do."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,58 +12,47 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
 
 from tests.browser import hub as hubs
+from tests.browser.chromium import ARGUMENTS, MISSING, chromium_path, log_in
 from tests.browser.hub import Hub
-from tests.browser.watching import ARGUMENTS, Watch
-
-MISSING = "there is no Chromium on PATH: install Debian's package chromium"
-
-Open = Callable[..., Page]
-
-
-def chromium_path() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
+from tests.browser.watching import Watch
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def chromium() -> str:
+    """Where the browser is; tests that ask for it are skipped where there is none."""
+    path = chromium_path()
+    if path is None:
+        pytest.skip(MISSING)
+    return path
+
+
+@pytest.fixture(scope="session")
+def template(chromium: str, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The home of the demo's hub, made once, whatever the number of test processes."""
     own = tmp_path_factory.getbasetemp()
     return hubs.template(own if worker_id == "master" else own.parent)
 
 
 @pytest.fixture(scope="module")
-def hub(template: Path, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+def hub(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A hub of the file's own."""
     with hubs.running(tmp_path_factory.mktemp("hub"), template) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(chromium: str) -> Iterator[Browser]:
     """Of the file: Playwright's event loop, while it runs, keeps Django from the database in the same thread."""
-    path = chromium_path()
-    if path is None:
-        pytest.skip(MISSING)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
 def session(browser: Browser, hub: Hub) -> StorageState:
     """The cookies of the hub's superuser, who has logged in with the form."""
-    context = browser.new_context(base_url=hub.origin)
-    page = context.new_page()
-    page.goto("/login/")
-    page.get_by_label("Username").fill(hub.login["user"])
-    page.get_by_label("Password").fill(hub.login["password"])
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url(f"{hub.origin}/")
-    state = context.storage_state()
-    context.close()
-    return state
+    return log_in(browser, hub)
 
 
 @pytest.fixture

@@ -40,6 +40,11 @@ class Screen:
             settle(page)
 
 
+def mend_a_row(page: Page) -> None:
+    page.get_by_role("link", name="Mend row").first.click()
+    page.get_by_role("button", name="Replay this row").wait_for()
+
+
 def discard(page: Page) -> None:
     page.get_by_role("button", name="Discard").first.click()
     page.get_by_label("Why are they not wanted?").wait_for()
@@ -47,7 +52,7 @@ def discard(page: Page) -> None:
 
 def open_palette(page: Page) -> None:
     page.keyboard.press("Control+k")
-    page.get_by_role("searchbox", name="Find a feature").type("basket")
+    page.get_by_role("searchbox", name="Find a feature").type("sales")
     page.locator("#palette-found a").first.wait_for()
 
 
@@ -64,60 +69,62 @@ def deprecation_reason(page: Page) -> None:
 def deprecation_refused(page: Page) -> None:
     deprecation_reason(page)
     page.get_by_label("Reason").fill("Nobody knows its unit.")
-    page.get_by_label("Replacement").fill("customer_purchases:total_spend")
+    page.get_by_label("Replacement").fill("daily_sales:average_baskets")
     page.get_by_role("button", name="Go on").click()
     page.get_by_role("alert").wait_for()
 
 
 def deprecation_confirmed(page: Page) -> None:
     deprecation_reason(page)
-    page.get_by_label("Reason").fill("Counted in cents from now on.")
-    page.get_by_label("Replacement").fill("customer_purchases:avg_purchase_value")
+    page.get_by_label("Reason").fill("The average basket says more.")
+    page.get_by_label("Replacement").fill("daily_sales:average_basket")
     page.get_by_label("Sunset").fill("2030-01-31")
     page.get_by_role("button", name="Go on").click()
     page.get_by_role("button", name="Deprecate", exact=True).wait_for()
 
 
-_DEPRECATE = "/catalog/features/customer_purchases/total_spent/deprecate/"
+_DEPRECATE = "/catalog/features/daily_sales/daily_revenue/deprecate/"
 
 CATALOG = (
     Screen("home", "/"),
     Screen("home-anonymous", "/", logged_in=False),
     Screen("features", "/catalog/features/"),
-    Screen("features-found", "/catalog/features/?q=basket&status=active"),
+    Screen("features-found", "/catalog/features/?q=purchases&status=active"),
     Screen("features-nothing", "/catalog/features/?q=nothing+is+called+this"),
-    Screen("feature", "/catalog/features/customer_purchases/total_spent/", is_tall=True),
+    Screen("feature", "/catalog/features/daily_sales/daily_purchases/", is_tall=True),
     Screen("feature-computed", "/catalog/features/customer_purchases/customer_segment/"),
-    Screen("feature-deprecated", "/catalog/features/customer_baskets/basket_value/"),
-    Screen("feature-draft", "/catalog/features/customer_baskets/packing_seconds/"),
-    Screen("feature-empty", "/catalog/features/customer_returns/returned_items/"),
+    Screen("feature-on-request", "/catalog/features/purchase_lines/refund_share/"),
+    Screen("feature-deprecated", "/catalog/features/daily_sales/orders/"),
+    Screen("feature-draft", "/catalog/features/purchase_returns/returned_units/"),
+    Screen("feature-empty", "/catalog/features/daily_repeat_sales/repeat_revenue/"),
     Screen("groups", "/catalog/groups/"),
-    Screen("group", "/catalog/groups/customer_baskets/", is_tall=True),
-    Screen("group-failed", "/catalog/groups/customer_visits/"),
+    Screen("group", "/catalog/groups/purchase_lines/", is_tall=True),
+    Screen("group-stale", "/catalog/groups/daily_new_customers/"),
+    Screen("group-failed", "/catalog/groups/daily_repeat_sales/"),
     Screen("entities", "/catalog/entities/"),
     Screen("entity", "/catalog/entities/customer/"),
     Screen("entity-tried", "/catalog/entities/customer/", look_up),
     Screen("services", "/catalog/services/"),
-    Screen("service", "/catalog/services/baskets_v1@1/"),
+    Screen("service", "/catalog/services/sales_forecast@1/"),
     Screen("datasets", "/catalog/datasets/"),
-    Screen("dataset", "/catalog/datasets/baskets_of_today/"),
-    Screen("lineage", "/catalog/lineage/"),
+    Screen("dataset", "/catalog/datasets/sales_history/"),
+    Screen("lineage", "/catalog/lineage/?entity=day"),
     Screen("runs", "/catalog/runs/"),
     Screen("run", "/catalog/runs/{run}/"),
     Screen("run-failed", "/catalog/runs/{failed_run}/"),
+    Screen("run-now", "/catalog/groups/customer_purchases/run/"),
     Screen("quarantine", "/catalog/quarantine/"),
-    Screen("quarantine-nothing", "/catalog/quarantine/?group=customer_purchases"),
+    Screen("quarantine-nothing", "/catalog/quarantine/?group=daily_sales"),
     Screen("quarantine-rule", "/catalog/quarantine/{rule}/"),
-    Screen("quarantine-row", "/catalog/quarantine/{rule}/rows/7/"),
+    Screen("quarantine-row", "/catalog/quarantine/{rule}/", mend_a_row),
     Screen("quarantine-discard", "/catalog/quarantine/{rule}/", discard),
-    Screen("run-now", "/catalog/groups/customer_baskets/run/"),
     Screen("inbox", "/catalog/inbox/"),
     Screen("change-impact", _DEPRECATE),
     Screen("change-reason", _DEPRECATE, deprecation_reason),
     Screen("change-refused", _DEPRECATE, deprecation_refused),
     Screen("change-confirm", _DEPRECATE, deprecation_confirmed),
     Screen("login", "/login/", logged_in=False),
-    Screen("not-found", "/catalog/features/customer_baskets/nothing/", status=404),
+    Screen("not-found", "/catalog/features/daily_sales/nothing/", status=404),
     Screen("palette", "/", open_palette),
 )
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Page, Request, Response, WebError
 
-#: Nothing but the hub has an address, so that whatever else a page asks for is refused.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 OWN_SCHEMES = ("data:", "blob:", "about:")
 
 
