@@ -137,20 +137,17 @@ def test_the_rules_column_stands_first_and_is_marked_by_a_word(second: Run, view
     assert '<td class="is-broken mono">-4</td>' in page
 
 
-@pytest.mark.parametrize(
-    ("query", "found"),
-    [
-        ("?group=customer_purchases", True),
-        ("?group=support", False),
-        ("?state=pending", True),
-        ("?state=replayed", False),
-        ("?state=any", True),
-    ],
-)
-def test_filters_of_the_address_narrow_the_list(first: Run, viewer: Client, query: str, found: bool) -> None:
-    said = text_of(viewer.get(QUARANTINE + query))
-    assert ("total_purchases at least 0" in said) is found
-    assert ("Nothing matches." in said) is not found
+def test_filters_of_the_address_narrow_the_list(first: Run, viewer: Client) -> None:
+    for query, found in {
+        "group=customer_purchases": True,
+        "group=support": False,
+        "state=pending": True,
+        "state=replayed": False,
+        "state=any": True,
+    }.items():
+        said = text_of(viewer.get(f"{QUARANTINE}?{query}"))
+        assert ("total_purchases at least 0" in said) is found, query
+        assert ("Nothing matches." in said) is not found, query
 
 
 def test_a_run_leads_to_its_own_rows(first: Run, second: Run, viewer: Client) -> None:
@@ -159,16 +156,13 @@ def test_a_run_leads_to_its_own_rows(first: Run, second: Run, viewer: Client) ->
     assert "customer_segment one of" not in said
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        *("?state=nonsense", "?group=%00", "?run=1", "?run=%00", "?page=0", "?page=-1", "?page=99999999999999999999"),
-        *("?group=" + "x" * 5000, "?state=open&state=any", "?page=9999", "?%ff=%fe"),
-    ],
-)
-def test_odd_filters_never_break_the_page(first: Run, viewer: Client, query: str) -> None:
-    assert viewer.get(QUARANTINE + query).status_code == 200
-    assert viewer.get(page_of(record_of(first)) + query).status_code == 200
+def test_odd_filters_never_break_the_page(first: Run, viewer: Client) -> None:
+    for query in (
+        *("state=nonsense", "group=%00", "run=1", "run=%00", "page=0", "page=-1", "page=99999999999999999999"),
+        *("group=" + "x" * 5000, "state=open&state=any", "page=9999", "%ff=%fe"),
+    ):
+        assert viewer.get(f"{QUARANTINE}?{query}").status_code == 200, query
+        assert viewer.get(f"{page_of(record_of(first))}?{query}").status_code == 200, query
 
 
 def test_the_number_of_queries_depends_neither_on_rules_nor_on_runs(group: FeatureGroup, viewer: Client) -> None:
@@ -191,16 +185,10 @@ def test_the_number_of_queries_depends_neither_on_rules_nor_on_runs(group: Featu
 
 
 def test_strings_of_others_show_as_text(group: FeatureGroup, sources: Path, editor: Client) -> None:
-    bad = purchase(SCRIPT, customer_segment=SCRIPT) | {SCRIPT: SCRIPT}
-    rows = [row | {SCRIPT: "x"} for row in GOOD]
-    path = sources / "x.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(bad))
-        writer.writeheader()
-        writer.writerows([*rows, bad])
-    run = ingest(group, paths=[path])
+    run = ingest(group, paths=[write_csv(sources / "x.csv", [*GOOD, purchase(SCRIPT, customer_segment=SCRIPT)])])
     record = record_of(run, "customer_segment")
-    QuarantinedRule.objects.filter(pk=record.pk).update(detail=SCRIPT, rule=SCRIPT)
+    samples = [*record.samples, {"row": 61, "payload": json.dumps({SCRIPT: SCRIPT})}, {"row": 62, "payload": SCRIPT}]
+    QuarantinedRule.objects.filter(pk=record.pk).update(detail=SCRIPT, rule=SCRIPT, samples=samples)
     pages = [QUARANTINE, page_of(record), f"/catalog/runs/{run.pk}/"]
     for answer in [*(editor.get(path) for path in pages), editor.post(DISCARD, {"rule": record.pk})]:
         assert answer.status_code == 200
@@ -229,8 +217,8 @@ def test_what_is_out_of_reach_is_not_there(first: Run, other: FeatureGroup) -> N
 def test_readers_see_rows_and_settle_none(first: Run, viewer: Client, editor: Client) -> None:
     record = record_of(first)
     for path in (QUARANTINE, page_of(record)):
-        assert b"Discard" not in viewer.get(path).content
-        assert b"Discard" in editor.get(path).content
+        assert DISCARD not in viewer.get(path).content.decode()
+        assert DISCARD in editor.get(path).content.decode()
     for path in (REPLAY, DISCARD):
         assert viewer.post(path, {"chosen": record.pk, "reason": "no"}).status_code == 403
     assert viewer.get(row_page(record, 60)).status_code == 403
@@ -299,7 +287,7 @@ def test_the_rows_of_a_rule_of_all_runs_are_replayed_by_one_run(first: Run, seco
     assert customers(first.group) == {"C1", "C2", "C4"}
     said = text_of(editor.get(page_of(record_of(first))))
     assert "Replayed by the run of" in said
-    assert "Discard" not in said
+    assert DISCARD not in editor.get(page_of(record_of(first))).content.decode()
 
 
 def test_several_rules_are_replayed_together(first: Run, editor: Client) -> None:
@@ -323,13 +311,13 @@ def test_the_rows_of_one_run_alone_are_discarded(first: Run, second: Run, editor
     assert SCRIPT.encode() not in page.content
 
 
-@pytest.mark.parametrize("reason", ["", "  ", "a\0b"])
-def test_discarding_asks_for_a_reason_again(first: Run, editor: Client, reason: str) -> None:
-    answer = editor.post(DISCARD, {"chosen": record_of(first).pk, "reason": reason})
-    assert answer.status_code == 422
-    page = answer.content.decode()
-    assert 'aria-describedby="reason-hint reason-error" aria-invalid="true"' in page
-    assert f'<input type="hidden" name="chosen" value="{record_of(first).pk}">' in page
+def test_discarding_asks_for_a_reason_again(first: Run, editor: Client) -> None:
+    for reason in ("", "  ", "a\0b"):
+        answer = editor.post(DISCARD, {"chosen": record_of(first).pk, "reason": reason})
+        assert answer.status_code == 422
+        page = answer.content.decode()
+        assert 'aria-describedby="reason-hint reason-error" aria-invalid="true"' in page
+        assert f'<input type="hidden" name="chosen" value="{record_of(first).pk}">' in page
     assert set(states().values()) == {"pending"}
 
 
@@ -339,10 +327,10 @@ def test_nothing_ticked_is_said_and_nothing_done(first: Run, editor: Client) -> 
     assert set(states().values()) == {"pending"}
 
 
-@pytest.mark.parametrize("id", ["x", "-1", "1" * 30, "٣", "", "9" * 18])
-def test_an_odd_choice_is_refused(first: Run, editor: Client, id: str) -> None:
-    for path in (REPLAY, DISCARD):
-        assert editor.post(path, {"chosen": id, "reason": "r"}).status_code in (400, 404)
+def test_an_odd_choice_is_refused(first: Run, editor: Client) -> None:
+    for id in ("x", "-1", "1" * 30, "\u0663", "", "9" * 18):
+        for path in (REPLAY, DISCARD):
+            assert editor.post(path, {"chosen": id, "reason": "r"}).status_code in (400, 404), id
     assert editor.post(REPLAY, {"chosen": list(range(200))}).status_code == 400
     assert set(states().values()) == {"pending"}
 
@@ -397,7 +385,7 @@ def test_values_that_a_column_does_not_take_are_told_at_their_field(first: Run, 
     page, said = answer.content.decode(), text_of(answer)
     assert 'id="error-total_purchases"' in page
     assert 'value="many"' in page
-    assert "type: is text; int64 takes a whole number" in said
+    assert "type: is a string; int64 takes a whole number" in said
     assert "type: is NaN or infinite" in said
     assert not QuarantinedRow.objects.exists()
 
@@ -487,13 +475,13 @@ def test_rules_are_said_in_words(rule: str, detail: str, words: str) -> None:
 
 
 def test_a_computed_column_is_marked_where_it_comes_from(group: FeatureGroup, sources: Path, viewer: Client) -> None:
-    group.features.filter(name="avg_purchase_value").update(validation={"max_value": 50})
+    group.features.filter(name="avg_purchase_value").update(validation={"max_value": 20})
     run = ingest(
         group,
         paths=[write_csv(sources / "a.csv", [purchase(f"G{n}", total_spent=4) for n in range(30)] + [purchase("C1")])],
     )
     said = text_of(viewer.get(page_of(record_of(run, "avg_purchase_value"))))
-    assert "avg_purchase_value at most 50" in said
+    assert "avg_purchase_value at most 20" in said
     assert "Row total_purchases error the rule's column total_spent error the rule's column customer_id" in said
 
 
