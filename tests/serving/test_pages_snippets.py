@@ -65,7 +65,7 @@ def run_all(python: Path | str, texts: list[str], env: dict[str, str]) -> list[s
 def in_shell(text: str, folder: Path, env: dict[str, str]) -> str:
     env = env | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euc", text], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+        ["/bin/bash", "-euc", text], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
