@@ -31,6 +31,8 @@ from serving.vectors import instant
 NAMES_AT_MOST = 300
 #: Groups that are asked for sample ids before it is said that there are none.
 GROUPS_ASKED = 3
+#: What an error lists.
+PROBLEMS_AT_MOST = 10
 #: Characters of an id that a button shows.
 LONGEST_ID = 40
 
@@ -110,7 +112,7 @@ def form_context(
 ) -> dict[str, Any]:
     """What the form shows. `fixed` is what is looked up where that is not to be chosen, `recent` are ids to suggest for
     whoever has found some, and `texts` fill the fields."""
-    texts = texts or {}
+    texts = {name: samples.printable(text) for name, text in (texts or {}).items()}
     groups = list(seen(caller, FeatureGroup.objects.filter(entity=entity).select_related("entity")).order_by("name"))
     ids = _recent(groups, caller) if recent is None else recent
     return {
@@ -148,7 +150,8 @@ def _choices(
 def _inputs(groups: Iterable[FeatureGroup], fixed: str) -> list[tuple[Field, list[str]]]:
     """The request inputs, each with the features that need it; of one feature only its own."""
     found: dict[str, tuple[Field, list[str]]] = {}
-    for group in groups:
+    asking = FeatureGroup.objects.filter(pk__in=[group.pk for group in groups], request_inputs__isnull=False)
+    for group in asking.distinct().order_by("name").prefetch_related("features", "request_inputs"):
         for feature, fields in request_needs(group).items():
             if fixed.startswith(FEATURE) and fixed != f"{FEATURE}{group.name}:{feature}":
                 continue
@@ -187,8 +190,15 @@ def _look_up(request: HttpRequest, entity: Entity, what: str, caller: AnyCaller)
     except FeaturehubError as error:
         if isinstance(error, NotAllowed):
             refusals.count(error.reason or Reason.PAGE, request, about=error.about)
-        return {"error": error, "error_title": TITLES.get(error.status, "This did not work")}
+        title = TITLES.get(error.status, "This did not work")
+        return {"error": error, "error_title": title, "error_lines": list(_lines(error))}
     return {"looked": looked, "rows": list(_rows(looked)), "curl": _curl(request, looked), "id": _told([looked.id])}
+
+
+def _lines(error: FeaturehubError) -> Iterable[tuple[str, str, tuple[str, ...]]]:
+    """Where, what and the near names of each problem of an error, what was sent as it can be shown."""
+    for problem in error.problems[:PROBLEMS_AT_MOST]:
+        yield samples.printable(problem.pointer), samples.printable(problem.detail), problem.did_you_mean
 
 
 def _without(prefix: str, texts: dict[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
@@ -21,7 +22,7 @@ from tests.serving.conftest import NOW, Hub, push_row
 from tests.serving.test_feast_client import FEAST, needs_feast
 from tests.serving.test_on_request import define
 
-CODE = re.compile(r'<code id="code-([a-z]+)">(.*?)</code>', re.DOTALL)
+CODE = re.compile(r'<code id="(?:code-)?([a-z]+)">(.*?)</code>', re.DOTALL)
 
 #: An id that a shell, a CSV file, an address and Python each have to spell with care.
 NEWEST = """O'Hara, "Zoë" $HOME/~\\&<b>"""
@@ -65,7 +66,7 @@ def run_all(python: Path | str, texts: list[str], env: dict[str, str]) -> list[s
 def in_shell(text: str, folder: Path, env: dict[str, str]) -> str:
     env = env | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euc", text], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+        ["/bin/bash", "-euc", text], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -76,6 +77,8 @@ def pages(committed_hub: Hub, live_server: LiveServer) -> dict[str, dict[str, st
     """The snippets of features of several sorts and of several services, with rows in the offline store."""
     from catalog.models import Feature, FeatureService
     from ingestion import drain, push
+    from serving import datasets
+    from serving.training import Asked
 
     values = {"total": 4, "total_spent": 100.0, "recent": [1, 2**60], "last_seen": "2026-01-02T03:04:05Z"}
     push_row("customer_purchases", NOW, customer_id=NEWEST, taste=[0.5, -1.0, 0.25], **values)
@@ -88,8 +91,11 @@ def pages(committed_hub: Hub, live_server: LiveServer) -> dict[str, dict[str, st
         both.chosen.create(feature=Feature.objects.get(group__name=group, name=name), position=position)
     for group in ("customer_purchases", "support", "shop_ratings", "product_stock"):
         drain.drain(push.find_group(group))
+    spine = pa.table({"customer_id": ["C1"], "event_timestamp": pa.array([NOW], pa.timestamp("us", "UTC"))})
+    assert datasets.execute(datasets.register("may", Asked(service="churn@2"), spine).run).state == "succeeded"
     base, key = f"{live_server.url}/catalog", committed_hub.key
     return {
+        "dataset": snippets_at(f"{base}/datasets/may/", key),
         "list": snippets_at(f"{base}/features/customer_purchases/recent/use/", key),
         "computed": snippets_at(f"{base}/features/customer_purchases/cart_ratio/use/", key),
         "composite": snippets_at(f"{base}/features/shop_ratings/rating/use/", key),
@@ -102,16 +108,28 @@ def test_every_snippet_reads_the_values_when_it_is_pasted(
     pages: dict[str, dict[str, str]], committed_hub: Hub, tmp_path: Path
 ) -> None:
     assert {page: list(found) for page, found in pages.items()} == {
+        "dataset": ["pandas", "polars", "again"],
         "list": ["curl", "http", "process", "training", "feast"],
         "computed": ["curl", "http", "process", "training"],
         "composite": ["curl", "http", "training"],
         "service": ["curl", "http", "process", "training", "train", "feast"],
         "both": ["curl", "http", "process", "training", "train", "feast"],
     }
+    _dataset(pages.pop("dataset"), committed_hub, tmp_path)
     _commands_with_curl(pages, committed_hub, tmp_path)
     _python_over_http(pages, committed_hub)
     _python_in_process(pages)
     _train_command(pages, tmp_path)
+
+
+def _dataset(page: dict[str, str], hub: Hub, folder: Path) -> None:
+    env = {"FEATUREHUB_API_KEY": hub.key, "PATH": os.environ["PATH"]}
+    for said in run_all(sys.executable, [page["pandas"], page["polars"]], env):
+        assert "C1" in said
+        assert "25.0" in said
+    (folder / "manage.py").symlink_to(PROJECT / "manage.py")
+    assert "1 rows written" in in_shell(page["again"], folder, environment())
+    assert pq.read_table(folder / "may.parquet")["average"].to_pylist() == [25.0]
 
 
 def _commands_with_curl(pages: dict[str, dict[str, str]], hub: Hub, tmp_path: Path) -> None:
@@ -148,7 +166,6 @@ def _python_in_process(pages: dict[str, dict[str, str]]) -> None:
 
 
 def _train_command(pages: dict[str, dict[str, str]], folder: Path) -> None:
-    (folder / "manage.py").symlink_to(PROJECT / "manage.py")
     assert "1 rows written" in in_shell(pages["both"]["train"], folder, environment())
     [row] = pq.read_table(folder / "training.parquet").to_pylist()
     assert (row["customer_id"], row["product_id"], row["tickets"], row["stock"]) == (NEWEST, 12, 2, 3)
