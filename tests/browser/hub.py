@@ -121,9 +121,7 @@ def _server(home: Path, name: str, extra: dict[str, str]) -> AbstractContextMana
 
 
 @contextmanager
-def _running_process(
-    command: list[str], environment: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def _running_process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -149,7 +147,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while not _is_healthy(port):
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
     assert port in _ports_of(process), "another process answers on this port"
 
@@ -170,5 +169,3 @@ def _ports_of(process: subprocess.Popen[bytes]) -> set[int]:
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     found = [connection for one in family for connection in one.net_connections(kind="tcp")]
     return {connection.laddr.port for connection in found if connection.status == psutil.CONN_LISTEN}
-
-

@@ -57,7 +57,7 @@ def open_palette(page: Page) -> None:
 
 
 def look_up(page: Page) -> None:
-    page.get_by_role("button", name="Look up").click()
+    page.get_by_role("group", name="Ids with new rows").get_by_role("button").first.click()
     page.get_by_role("region", name="Values table").wait_for()
 
 
