@@ -160,6 +160,7 @@ ADMIN_NEEDS: dict[str, tuple[str, str]] = {
     "change": ("read", "registry"),
     "history": ("read", "read"),
     "simple_history": ("read", "nobody"),
+    "revert": ("registry", "registry"),
     "delete": ("manage", "manage"),
     "activate": ("registry", "registry"),
     "deprecate": ("registry", "registry"),

@@ -387,7 +387,7 @@ def address(model: str, word: str, thing: Any) -> str | None:
     if name not in set(_admin_patterns()):
         return None
     arguments: list[Any] = [] if word in ("changelist", "add", "erase") else [thing.pk]
-    if word == "simple_history":
+    if word in ("simple_history", "revert"):
         arguments.append(thing.history.first().pk)
     return reverse(f"admin:{name}", args=arguments)
 
