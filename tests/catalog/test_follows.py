@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 NOON = datetime(2024, 11, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -374,8 +375,8 @@ def test_an_episode_of_staleness_is_told_once_and_a_newer_event_ends_it(group: A
     observe(group.pk, 1, NOON - DAY)
     look()
     assert told(ada) == []
-    for minute in range(3):
-        look(NOON + timedelta(minutes=1 + minute))
+    for minutes in (1, 2, 3):
+        look(NOON + minutes * MINUTE)
     stale = ("stale", "customer_purchases is stale: its newest event is older than its freshness target.")
     assert told(ada) == [stale]
     observe(group.pk, 1, NOON - timedelta(hours=23))  # newer, and soon too old again
@@ -383,6 +384,9 @@ def test_an_episode_of_staleness_is_told_once_and_a_newer_event_ends_it(group: A
     look(NOON)
     fresh = ("fresh", "customer_purchases is fresh again.")
     assert told(ada) == [fresh, stale]
+    observe(group.pk, 1, NOON - timedelta(hours=23) + MINUTE)
+    look(NOON)
+    assert told(ada) == [fresh, stale]  # it has been so since
     look(NOON + 2 * timedelta(hours=1))
     assert told(ada) == [stale, fresh, stale]
 
