@@ -32,6 +32,12 @@ MOST_VALUES = 12
 NOBODY = "nobody"
 
 
+def page_number(given: QueryDict) -> int:
+    """Which page of a list an address asks for, from 1; what it says wrongly is as if it did not."""
+    text = given.get("page", "")
+    return max(1, int(text)) if text.isascii() and text.isdecimal() and len(text) < 7 else 1
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What a query is about of one feature."""
@@ -83,12 +89,12 @@ class Query:
         """What the parameters say; what they say wrongly is as if they did not."""
         text = given.get("q", "").replace("\0", " ").strip()
         chosen = {facet: frozenset(value for value in given.getlist(facet) if value) for facet in FACETS}
-        sort, page = given.get("sort", ""), given.get("page", "")
+        sort = given.get("sort", "")
         return cls(
             text[:LONGEST],
             {facet: values for facet, values in chosen.items() if values},
             sort if sort in SORTS else "relevance",
-            int(page) if page.isascii() and page.isdecimal() and 0 < len(page) < 7 else 1,
+            page_number(given),
             len(text) > LONGEST,
         )
 

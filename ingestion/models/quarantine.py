@@ -74,6 +74,11 @@ class QuarantinedRules(models.QuerySet["QuarantinedRule"]):
             ),
         )
 
+    def in_state(self, *states: str) -> Self:
+        """Of those that `with_state` has found, the ones in any of some states."""
+        wanted = {"state__in": states}
+        return self.filter(**wanted)
+
     def with_held_rows(self) -> Self:
         """Those of which a replay holds single rows."""
         return self.filter(Exists(QuarantinedRow.objects.filter(HELD, rule=OuterRef("pk"))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from django.urls import reverse
 
 from catalog.access import READ_PII, REGISTRY, WRITE, AnyCaller, allowed
-from catalog.models import Feature, FeatureGroup
+from catalog.models import Feature, FeatureGroup, JoinKey
 from catalog.pages import wording
 from catalog.pages.lineage import reads_of
 from engine.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
@@ -84,8 +85,13 @@ class Broken:
         return self.record.run.group
 
     @property
+    def column(self) -> str:
+        """The rule's column as the source names it."""
+        return _source_name(self.record)
+
+    @property
     def title(self) -> str:
-        return f"{self.record.column} {self.words}"
+        return f"{self.column} {self.words}"
 
 
 def broken_of(
@@ -97,13 +103,13 @@ def broken_of(
 ) -> list[Broken]:
     """Each of some records, read `with_state` and with their runs' groups; `counts` by their ids when they stand for
     more than themselves. The same number of queries for any number of them."""
-    groups = {record.run.group_id: record.run.group for record in records}
-    features = _features(records)
+    groups = {record.run.group.pk: record.run.group for record in records}
+    features, keys = _features(records), _keys(groups)
     personal = FeatureGroup.personal(groups) if groups else frozenset()
     hidden = {pk for pk in personal if not allowed(caller, READ_PII, groups[pk])}
     found = []
     for record in records:
-        feature = features.get((record.run.group_id, record.column))
+        feature = features.get((record.run.group.pk, record.column))
         about = _columns_about(record, feature)
         found.append(
             Broken(
@@ -112,7 +118,9 @@ def broken_of(
                 words_of(record.rule, record.detail),
                 about,
                 wording.rules_of(feature) if feature else [],
-                None if record.run.group_id in hidden else rows_of(record.samples[:rows], about),
+                None
+                if record.run.group.pk in hidden
+                else rows_of(record.samples[:rows], about, keys[record.run.group.pk]),
                 allowed(caller, WRITE, record.run.group),
                 _mend(record, feature, caller),
             )
@@ -131,19 +139,32 @@ def _counts_of(record: QuarantinedRule) -> Counts:
 
 
 def _features(records: Iterable[QuarantinedRule]) -> dict[tuple[int, str], Feature]:
-    wanted = {(record.run.group_id, record.column) for record in records}
+    wanted = {(record.run.group.pk, record.column) for record in records}
     of_groups = Feature.objects.filter(
         group__in={group for group, _ in wanted}, name__in={column for _, column in wanted}
     )
     return {(feature.group_id, feature.name): feature for feature in of_groups.select_related("group")}
 
 
+def _keys(groups: Iterable[int]) -> Mapping[int, list[str]]:
+    """The names of the join keys of each group."""
+    keys: defaultdict[int, list[str]] = defaultdict(list)
+    named = JoinKey.objects.filter(entity__groups__in=list(groups)).order_by("position")
+    for group, name in named.values_list("entity__groups", "name"):
+        keys[group].append(name)
+    return keys
+
+
 def _columns_about(record: QuarantinedRule, feature: Feature | None) -> tuple[str, ...]:
     """The column of the rule as the source names it; of a computed feature the columns that it is computed from."""
+    reads = tuple(sorted(reads_of(feature))) if feature else ()
+    return reads or (_source_name(record),)
+
+
+def _source_name(record: QuarantinedRule) -> str:
     group = record.run.group
     names = {EVENT_TIMESTAMP: group.event_timestamp, CREATED_TIMESTAMP: group.created_timestamp}
-    column = names.get(record.column) or record.column
-    return tuple(sorted(reads_of(feature))) or (column,) if feature else (column,)
+    return names.get(record.column) or record.column
 
 
 def _mend(record: QuarantinedRule, feature: Feature | None, caller: AnyCaller) -> str:
@@ -194,8 +215,8 @@ def words_of(rule: str, detail: str) -> str:
 # -- Side by side
 
 
-def rows_of(samples: Iterable[Mapping[str, Any]], about: Sequence[str]) -> Rows:
-    """Samples as a table; a payload that was cut stays text."""
+def rows_of(samples: Iterable[Mapping[str, Any]], about: Sequence[str], keys: Sequence[str] = ()) -> Rows:
+    """Samples as a table, the join keys after the columns that the rule is about; a payload that was cut stays text."""
     taken: list[tuple[int, dict[str, Any]]] = []
     others: list[tuple[int, str]] = []
     for sample in samples:
@@ -206,7 +227,8 @@ def rows_of(samples: Iterable[Mapping[str, Any]], about: Sequence[str]) -> Rows:
             taken.append((sample["row"], payload))
     names = list(dict.fromkeys(name for _, payload in taken for name in payload))
     # A column that is missing altogether is what the rule is about, too.
-    columns = [name for name in about if taken] + [name for name in names if name not in about]
+    first = [name for name in dict.fromkeys([*about, *keys]) if taken and (name in about or name in names)]
+    columns = first + [name for name in names if name not in first]
     cells = [(number, [_cell(payload.get(name), name in about) for name in columns]) for number, payload in taken]
     return Rows([(name, name in about) for name in columns], cells, others)
 

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 from catalog.access import READ_PII, AnyCaller, require
 from catalog.pages.viewing import page
 from catalog.schemas import current_schema
+from engine.errors import CorruptData
 from ingestion.models import QuarantinedRow, QuarantinedRule, QuarantineState
 from ingestion.models.quarantine import DISCARDED, HELD, REPLAYED
 from ingestion.pages.broken import payload_of, text_of
@@ -34,7 +35,7 @@ def rows_csv(request: HttpRequest, caller: AnyCaller, id: int) -> HttpResponse:
     group = record.run.group
     if group.holds_personal():
         require(caller, READ_PII, group)
-    waiting = alike(readable(caller), record).filter(state=QuarantineState.PENDING.value).select_related("run__group")
+    waiting = alike(readable(caller), record).in_state(QuarantineState.PENDING).select_related("run__group")
     records = list(waiting.order_by("pk"))
     columns = current_schema(group).raw_names
     response = StreamingHttpResponse(_lines(records, columns), content_type="text/csv; charset=utf-8")
@@ -56,7 +57,7 @@ def _lines(records: Iterable[QuarantinedRule], columns: tuple[str, ...]) -> Iter
     yield writer.writerow([*_OWN, *map(harmless, columns), _OTHERS])
     for record in records:
         settled = QuarantinedRow.objects.filter(HELD | REPLAYED | DISCARDED, rule=record).values_list("row", flat=True)
-        gone = set(settled)
+        gone, written = set(settled), 0
         for kept in payloads_of(record.run):
             if (kept["column"], kept["rule"]) == (record.column, record.rule) and kept["row"] not in gone:
                 row = payload_of(str(kept["payload"])) or {}
@@ -64,6 +65,9 @@ def _lines(records: Iterable[QuarantinedRule], columns: tuple[str, ...]) -> Iter
                 others = {name: value for name, value in row.items() if name not in columns}
                 values = [_cell(row.get(name)) for name in columns]
                 yield writer.writerow([*own, *values, json.dumps(others, ensure_ascii=False) if others else ""])
+                written += 1
+        if written < record.row_count - len(gone):  # better a download that breaks off than one that looks whole
+            raise CorruptData(f"Of {record} of run {record.run_id} only {written} rows are in its quarantine file.")
 
 
 def _cell(value: object) -> str:

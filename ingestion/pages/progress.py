@@ -47,10 +47,12 @@ def _told(run: Run, percent: int | None) -> tuple[str, str]:
         step = (percent or 0) // _STEP * _STEP
         return str(step), f"The run is running, {step} % done." if step else "The run is running."
     counts = f"{run.rows_read:,} rows read, {run.rows_accepted:,} accepted, {run.rows_quarantined:,} quarantined."
-    return (
-        run.state,
-        f"The run has {'been cancelled' if run.state == RunState.CANCELLED else _ENDED[run.state]}. {counts}",
-    )
+    return run.state, f"The run has {_ENDED[run.state]}. {counts}"
 
 
-_ENDED = {RunState.SUCCEEDED: "succeeded", RunState.FAILED: "failed", RunState.DEAD: "died after several attempts"}
+_ENDED: dict[str, str] = {
+    RunState.SUCCEEDED: "succeeded",
+    RunState.FAILED: "failed",
+    RunState.DEAD: "died after several attempts",
+    RunState.CANCELLED: "been cancelled",
+}

@@ -20,12 +20,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from catalog.access import WRITE, AnyCaller, name_of, principal_of, require, seen
 from catalog.models import FeatureGroup, Run
 from catalog.pages.addresses import page_of
+from catalog.pages.searching import page_number
 from catalog.pages.viewing import page, show
 from catalog.registry.kinds import FEATURE_GROUPS
 from catalog.registry.kinds import find as find_thing
 from engine.errors import Conflict, FeaturehubError, InvalidInput, NotFound
 from ingestion.api import hand_over
 from ingestion.models import QuarantinedRow, QuarantinedRule, QuarantineState
+from ingestion.models.quarantine import QuarantinedRules
 from ingestion.pages.broken import ALL_ROWS, Broken, Counts, broken_of
 from ingestion.pages.runs import MOST_NAMES
 from ingestion.settle import Selection, discard, queue_replay
@@ -51,7 +53,7 @@ STATES = {
     QuarantineState.SUPERSEDED: "Of older versions",
     ANY: "Any state",
 }
-_OPEN_STATES = (QuarantineState.PENDING.value, QuarantineState.REPLAYING.value)
+_OPEN_STATES = (QuarantineState.PENDING, QuarantineState.REPLAYING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,12 @@ class RuleQuery:
 
     @classmethod
     def of(cls, given: QueryDict) -> RuleQuery:
-        state, number = given.get("state", ""), given.get("page", "")
+        state = given.get("state", "")
         return cls(
             state if state in STATES else OPEN,
             given.get("group", "").replace("\0", "").strip()[:_LONGEST],
             _uuid(given.get("run", "")),
-            int(number) if number.isascii() and number.isdecimal() and 0 < len(number) < 7 else 1,
+            page_number(given),
         )
 
     @property
@@ -90,12 +92,12 @@ class RuleQuery:
         told += [("Run", str(self.run)[:8], replace(self, run=None))] if self.run else []
         return [(title, value, left.parameters()) for title, value, left in told]
 
-    def narrow(self, rules: QuerySet[QuarantinedRule]) -> QuerySet[QuarantinedRule]:
+    def narrow(self, rules: QuarantinedRules) -> QuarantinedRules:
         """Those of the records, read `with_state`, that it asks for."""
         if self.state == OPEN:
-            rules = rules.filter(state__in=_OPEN_STATES)
+            rules = rules.in_state(*_OPEN_STATES)
         elif self.state != ANY:
-            rules = rules.filter(state=self.state)
+            rules = rules.in_state(self.state)
         if self.group:
             rules = rules.filter(run__group__name=self.group)
         return rules.filter(run=self.run) if self.run else rules
@@ -108,16 +110,16 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-def readable(caller: AnyCaller) -> QuerySet[QuarantinedRule]:
+def readable(caller: AnyCaller) -> QuarantinedRules:
     """What was kept of rejected rows of the groups that a caller may read, with its state."""
     groups = seen(caller, FeatureGroup.objects.order_by()).values("pk")
     return QuarantinedRule.objects.of_ended_runs().with_state().filter(run__group__in=groups)
 
 
-def by_rule(records: QuerySet[QuarantinedRule]) -> QuerySet[QuarantinedRule, dict[str, Any]]:
+def by_rule(records: QuarantinedRules) -> QuerySet[Any, dict[str, Any]]:
     """Records put together by group, column and rule; those of which most rows wait first, then the newest."""
     replaying = Case(When(state=QuarantineState.REPLAYING.value, then=F("row_count")), default=Value(0))
-    together = records.order_by().values("run__group", "column", "rule")
+    together: Any = records.order_by().values("run__group", "column", "rule")
     return together.annotate(
         all_rows=Sum("row_count"),
         waiting=Sum("pending_rows"),
@@ -205,7 +207,7 @@ def find_record(caller: AnyCaller, id: int) -> QuarantinedRule:
     return record
 
 
-def alike(records: QuerySet[QuarantinedRule], record: QuarantinedRule) -> QuerySet[QuarantinedRule]:
+def alike(records: QuarantinedRules, record: QuarantinedRule) -> QuarantinedRules:
     """Those that are of the same group, column and rule."""
     return records.filter(run__group=record.run.group_id, column=record.column, rule=record.rule)
 
@@ -254,21 +256,23 @@ def chosen_records(request: HttpRequest, caller: AnyCaller) -> list[QuarantinedR
     nothing of it waits.
     """
     known = readable(caller).select_related("run__group")
-    if ids := _ids(request.POST, "record"):
-        records = list(known.filter(pk__in=ids))
-    else:
-        named = known.filter(pk__in=_ids(request.POST, "rule") or _ids(request.POST, "chosen"))
-        is_alike = Q(pk__in=[])
-        for group, column, rule in named.values_list("run__group", "column", "rule"):
-            is_alike |= Q(run__group=group, column=column, rule=rule)
-        records = list(known.filter(is_alike, state=QuarantineState.PENDING.value))
-        if not records and not named:
-            raise NotFound("Choose the rejected rows first: tick a rule, or use its own buttons.")
-    if not records:
-        raise Conflict("Nothing of it waits any more.") if not ids else NotFound("There are no such quarantined rows.")
-    for group in {record.run.group for record in records}:
+    one, alike_these = _ids(request.POST, "record"), _ids(request.POST, "rule") or _ids(request.POST, "chosen")
+    named = list(known.filter(pk__in=one or alike_these))
+    if not (one or alike_these):
+        raise Conflict("No rule is ticked: tick some, or use a rule's own buttons.")
+    if not named:
+        raise NotFound("There are no such quarantined rows.")
+    for group in {record.run.group for record in named}:
         require(caller, WRITE, group)
-    return records
+    if one:
+        return named
+    is_alike = Q(pk__in=[])
+    for group_id, column, rule in {(record.run.group_id, record.column, record.rule) for record in named}:
+        is_alike |= Q(run__group=group_id, column=column, rule=rule)
+    waiting = list(known.filter(is_alike).in_state(QuarantineState.PENDING))
+    if not waiting:
+        raise Conflict("Nothing of it waits any more.")
+    return waiting
 
 
 def _by_group(records: Iterable[QuarantinedRule]) -> dict[FeatureGroup, list[QuarantinedRule]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.contrib import messages
@@ -123,7 +123,4 @@ def _value(field: Field) -> object:
 
 def _with_errors(fields: list[Field], error: InvalidRows) -> list[Field]:
     told = {problem.pointer.removeprefix("/values/"): str(problem.detail) for problem in error.problems}
-    return [Field(*(getattr(field, name) for name in _PARTS), error=told.get(field.name, "")) for field in fields]
-
-
-_PARTS = ("name", "dtype", "was", "was_null", "text", "is_null", "is_broken")
+    return [replace(field, error=told.get(field.name, "")) for field in fields]

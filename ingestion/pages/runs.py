@@ -16,6 +16,7 @@ from django.views.decorators.http import require_safe
 
 from catalog.access import READ, AnyCaller, allowed, reach, seen
 from catalog.models import FeatureGroup, Run, RunKind, RunState, TrainingDataset
+from catalog.pages.searching import page_number
 from catalog.pages.viewing import page, show
 from ingestion.pages.progress import UNDER_WAY, Progress, progress_of
 
@@ -41,13 +42,12 @@ class RunQuery:
 
     @classmethod
     def of(cls, given: QueryDict) -> RunQuery:
-        number = given.get("page", "")
         return cls(
             tuple(state for state in RunState.values if state in given.getlist("state")),
             tuple(kind for kind in RunKind.values if kind in given.getlist("kind")),
             given.get("group", "").replace("\0", "").strip()[:_LONGEST],
             moment_of(given.get("since", "")),
-            int(number) if number.isascii() and number.isdecimal() and 0 < len(number) < 7 else 1,
+            page_number(given),
         )
 
     @property
