@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,9 +15,12 @@ from catalog.models import PII, FeatureGroup
 from catalog.schemas import request_needs
 from catalog.snapshot import GroupSnapshot
 from engine.entity_key import KeyValue
+from engine.errors import CorruptData
 from engine.instants import microseconds, rfc3339
-from engine.offline.newest import Newest, newest_rows
+from engine.offline.newest import newest_rows
 from engine.schema import EVENT_TIMESTAMP, SCHEMA, Dtype
+
+log = logging.getLogger(__name__)
 
 ROWS = 50
 #: Characters and items of a value that are shown; how long it is as a whole is said.
@@ -73,8 +77,8 @@ class Sample:
         return [column.name for column in self.columns if column.is_hidden]
 
     def as_csv(self) -> str:
-        """The rows as CSV with their full values. Null is an empty field and `""` a quoted one; what a spreadsheet would
-        compute begins with an apostrophe, and hidden columns are empty."""
+        """The rows as CSV with their full values. Null is an empty field, `""` a text without characters; what a
+        spreadsheet would compute begins with an apostrophe, and hidden columns are empty."""
         header = [f"{column.name} (hidden)" if column.is_hidden else column.name for column in self.columns]
         return "".join(map(_csv_line, [header, *self.values]))
 
@@ -82,8 +86,8 @@ class Sample:
 def newest(group: FeatureGroup, caller: AnyCaller, *, feature: str = "") -> Sample:
     """At most ROWS newest rows of a group: keys, event time, features and inputs; or only one `feature` of it.
 
-    What is tagged `pii` is hidden from a caller without `pii:read` on the group: a feature by its own tag or its group's,
-    the join keys by their entity's, the inputs with any of these. Raises CorruptData for a file that cannot be read.
+    What is tagged `pii` is hidden from a caller without `pii:read` on the group: a feature by its own tag or its
+    group's, the join keys by their entity's, the inputs with any of these. Raises CorruptData for an unreadable file.
     """
     columns = _columns(group, caller, feature)
     read = [column.name for column in columns if not column.is_hidden]
@@ -106,9 +110,12 @@ def recent_ids(group: FeatureGroup, caller: AnyCaller) -> list[list[KeyValue]]:
     keys = [key.name for key in group.entity.join_keys.all()]
     if not allowed(caller, READ, group) or keys_are_hidden(group, caller):
         return []
-    found: Newest = newest_rows(
-        stores.offline(group.name, group.version), keys, at_most=4 * SUGGESTED, bytes_at_most=SUGGESTION_BYTES
-    )
+    table = stores.offline(group.name, group.version)
+    try:
+        found = newest_rows(table, keys, at_most=4 * SUGGESTED, bytes_at_most=SUGGESTION_BYTES)
+    except CorruptData as error:  # a look-up and the snippets are of use without a suggestion
+        log.error("no ids of %s can be suggested: %s", group, error)
+        return []
     if found.rows is None:
         return []
     distinct = found.rows.select(keys).unique(maintain_order=True).head(SUGGESTED)

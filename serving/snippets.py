@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import pprint
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from engine.entity_key import KeyValue, to_id
 from engine.instants import microseconds, rfc3339
 from engine.schema import EVENT_TIMESTAMP, Dtype, Field
 
+#: Characters of a line of Python.
+_LINE = 80
 _KEY = '-H "Authorization: Bearer $FEATUREHUB_API_KEY"'
 _FEAST = {
     "int64": "Int64",
@@ -156,8 +157,31 @@ def _body(wanted: Wanted) -> dict[str, Any]:
 
 
 def _python(value: Any, indent: int = 0) -> str:
-    """A value as Python writes it, over several lines where one would be too long."""
-    return pprint.pformat(value, width=88 - indent, sort_dicts=False).replace("\n", "\n" + " " * indent)
+    """A value as Python writes it, over several lines where one would be too long; `indent` is that of its line.
+
+    >>> print(_python({"a": ["é", None, True]}))
+    {"a": ["é", None, True]}
+    """
+    line = _python_line(value)
+    if len(line) + indent <= _LINE or not isinstance(value, list | dict) or not value:
+        return line
+    inner = " " * (indent + 4)
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    if isinstance(value, dict):
+        items = [f"{_python_line(key)}: {_python(item, indent + 4)}" for key, item in value.items()]
+    else:
+        items = [_python(item, indent + 4) for item in value]
+    return f"{opening}\n" + "".join(f"{inner}{item},\n" for item in items) + f"{' ' * indent}{closing}"
+
+
+def _python_line(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_python_line(key)}: {_python_line(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_python_line, value)) + "]"
+    return repr(value)
 
 
 def _python_over_http(wanted: Wanted) -> Snippet:
@@ -167,9 +191,9 @@ import os
 import requests
 
 answer = requests.post(
-    {f"{wanted.base}/api/v1/vectors"!r},
+    {_python(f"{wanted.base}/api/v1/vectors")},
     headers={{"Authorization": f"Bearer {{os.environ['FEATUREHUB_API_KEY']}}"}},
-    json={_python(_body(wanted), 9)},
+    json={_python(_body(wanted), 4)},
     timeout=5,
 )
 answer.raise_for_status()
@@ -183,15 +207,7 @@ def _in_process(wanted: Wanted) -> list[Snippet]:
     """One call for each entity; an entity with several join keys cannot be named so."""
     if not wanted.one_key_each:
         return []
-    lines = []
-    for entity, (key,) in wanted.keys.items():
-        parts = [part for part in wanted.parts if part.entity == entity]
-        names = _python([part.full_name for part in parts], 4)
-        inputs = f"    request={_python(wanted.request(), 12)},\n" if any(p.on_request for p in parts) else ""
-        lines.append(
-            f"found |= store.get_online_features(\n    {entity!r},\n    {wanted.ids[key.name]!r},\n    {names},\n{inputs})"
-        )
-    calls = "\n".join(lines)
+    calls = "\n".join(_online_call(wanted, entity, key) for entity, (key,) in wanted.keys.items())
     text = f"""\
 from featurehub.feature_store import FeatureStore
 
@@ -204,21 +220,31 @@ print(found)
     return [Snippet("process", "Python in process", text, note)]
 
 
+def _online_call(wanted: Wanted, entity: str, key: Field) -> str:
+    parts = [part for part in wanted.parts if part.entity == entity]
+    arguments = [_python(entity), _python(wanted.ids[key.name]), _python([part.full_name for part in parts], 4)]
+    if any(part.on_request for part in parts):
+        arguments.append(f"request={_python(wanted.request(), 4)}")
+    lines = "".join(f"    {argument},\n" for argument in arguments)
+    return f"found |= store.get_online_features(\n{lines})"
+
+
 def _spine(wanted: Wanted) -> dict[str, Any]:
     return {**wanted.ids, EVENT_TIMESTAMP: rfc3339(microseconds(wanted.when)), **wanted.request()}
 
 
 def _training(wanted: Wanted) -> Snippet:
-    asked = f"feature_service={wanted.service!r}" if wanted.service else f"features={_python(wanted.names, 13)}"
+    service, names = _python(wanted.service), _python(wanted.names, 4)
+    asked = f"feature_service={service}" if wanted.service else f"features={names}"
     spine = {name: [value] for name, value in _spine(wanted).items()}
     times = [EVENT_TIMESTAMP, *(field.name for field in wanted.inputs if field.dtype.kind == "timestamp")]
-    typed = "\n".join(f"spine[{name!r}] = pd.to_datetime(spine[{name!r}], utc=True)" for name in times)
+    typed = "\n".join(f'spine["{name}"] = pd.to_datetime(spine["{name}"], utc=True)' for name in times)
     text = f"""\
 import pandas as pd
 
 from featurehub.feature_store import FeatureStore
 
-spine = pd.DataFrame({_python(spine, 21)})
+spine = pd.DataFrame({_python(spine)})
 {typed}
 training = FeatureStore().get_historical_features(
     spine,
@@ -255,11 +281,7 @@ def _feast(wanted: Wanted) -> list[Snippet]:
     """Feast's remote client sends one join key per entity, and no request inputs."""
     if wanted.inputs or not wanted.one_key_each:
         return []
-    entities = "\n".join(
-        f"{_variable(entity, 'entity')} = Entity(name={entity!r}, join_keys=[{key.name!r}], "
-        f"value_type=ValueType.{key.dtype.kind.upper()})"
-        for entity, (key,) in wanted.keys.items()
-    )
+    entities = "\n".join(_feast_entity(entity, key) for entity, (key,) in wanted.keys.items())
     groups = list(dict.fromkeys(part.group for part in wanted.parts))
     views = "\n".join(_view(group, [part for part in wanted.parts if part.group == group]) for group in groups)
     applied = [f'store.registry.apply_entity({_variable(e, "entity")}, "featurehub", commit=True)' for e in wanted.keys]
@@ -281,27 +303,35 @@ store = FeatureStore(
         provider="local",
         registry=f"{{tempfile.mkdtemp()}}/registry.db",
         auth={{"type": "oidc", "token": os.environ["FEATUREHUB_API_KEY"]}},
-        online_store={{"type": "remote", "path": {f"{wanted.base}/feast"!r}}},
+        online_store={{"type": "remote", "path": {_python(f"{wanted.base}/feast")}}},
         entity_key_serialization_version=3,
     )
 )
 {chr(10).join(applied)}
 found = store.get_online_features(
-    features={_python(wanted.names, 13)},
-    entity_rows={_python([dict(wanted.ids)], 16)},
+    features={_python(wanted.names, 4)},
+    entity_rows={_python([dict(wanted.ids)], 4)},
 )
 print(found.to_dict())
 """
     return [Snippet("feast", "Feast", text, "Needs Feast 0.67, and FEATUREHUB_API_KEY exported to this process.")]
 
 
+def _feast_entity(entity: str, key: Field) -> str:
+    kind = f"ValueType.{key.dtype.kind.upper()}"
+    return f'{_variable(entity, "entity")} = Entity(name="{entity}", join_keys=["{key.name}"], value_type={kind})'
+
+
 def _view(group: str, parts: Sequence[Part]) -> str:
-    fields = ", ".join(f"Field(name={part.name!r}, dtype={_feast_type(part.dtype)})" for part in parts)
-    entity = _variable(parts[0].entity, "entity")
-    return (
-        f"{_variable(group, 'view')} = FeatureView(\n    name={group!r},\n    entities=[{entity}],\n"
-        f"    schema=[{fields}],\n    source=unread,\n)"
-    )
+    fields = "".join(f'        Field(name="{part.name}", dtype={_feast_type(part.dtype)}),\n' for part in parts)
+    return f"""\
+{_variable(group, "view")} = FeatureView(
+    name="{group}",
+    entities=[{_variable(parts[0].entity, "entity")}],
+    schema=[
+{fields}    ],
+    source=unread,
+)"""
 
 
 def _variable(name: str, kind: str) -> str:

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods
 
 from catalog import refusals
 from catalog.access import AnyCaller, seen
-from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Reason, Status
+from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Reason, ServiceFeature, Status
 from catalog.models.feature import EFFECTIVE_STATUS
 from catalog.pages.viewing import page
 from catalog.registry.kinds import ENTITIES, find
@@ -29,8 +29,10 @@ from serving.vectors import instant
 
 #: Names that the form's lists show; others can be looked up from their own pages.
 NAMES_AT_MOST = 300
-#: Groups that are asked for sample ids before it is said that there are none.
+#: Groups that are asked for ids to suggest.
 GROUPS_ASKED = 3
+#: What an error lists.
+PROBLEMS_AT_MOST = 10
 #: Characters of an id that a button shows.
 LONGEST_ID = 40
 
@@ -110,7 +112,7 @@ def form_context(
 ) -> dict[str, Any]:
     """What the form shows. `fixed` is what is looked up where that is not to be chosen, `recent` are ids to suggest for
     whoever has found some, and `texts` fill the fields."""
-    texts = texts or {}
+    texts = {name: samples.printable(text) for name, text in (texts or {}).items()}
     groups = list(seen(caller, FeatureGroup.objects.filter(entity=entity).select_related("entity")).order_by("name"))
     ids = _recent(groups, caller) if recent is None else recent
     return {
@@ -134,7 +136,7 @@ def _choices(
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """What can be looked up, in titled lists of (value, label): services of this entity alone, and features."""
     served = [Status.ACTIVE, Status.DEPRECATED]
-    elsewhere = FeatureService.features.through.objects.exclude(feature__group__entity=entity).values("service")
+    elsewhere = ServiceFeature.objects.exclude(feature__group__entity=entity).values("service")
     services = seen(caller, FeatureService.objects.filter(status__in=served, features__group__in=groups))
     services = services.exclude(pk__in=elsewhere).distinct().order_by("name", "-version")
     features = Feature.objects.filter(group__in=groups).alias(effective=EFFECTIVE_STATUS).filter(effective__in=served)
@@ -148,7 +150,8 @@ def _choices(
 def _inputs(groups: Iterable[FeatureGroup], fixed: str) -> list[tuple[Field, list[str]]]:
     """The request inputs, each with the features that need it; of one feature only its own."""
     found: dict[str, tuple[Field, list[str]]] = {}
-    for group in groups:
+    asking = FeatureGroup.objects.filter(pk__in=[group.pk for group in groups], request_inputs__isnull=False)
+    for group in asking.distinct().order_by("name").prefetch_related("features", "request_inputs"):
         for feature, fields in request_needs(group).items():
             if fixed.startswith(FEATURE) and fixed != f"{FEATURE}{group.name}:{feature}":
                 continue
@@ -167,9 +170,13 @@ def _input(field: Field, names: list[str], texts: dict[str, str]) -> FormField:
 
 
 def _recent(groups: list[FeatureGroup], caller: AnyCaller) -> list[list[KeyValue]]:
-    """Ids with new rows of the first group that has some."""
-    found = (samples.recent_ids(group, caller) for group in groups[:GROUPS_ASKED])
-    return next((ids for ids in found if ids), [])
+    """Ids with new rows, of as many groups as it takes to have some."""
+    found: dict[tuple[KeyValue, ...], None] = {}
+    for group in groups[:GROUPS_ASKED]:
+        found |= dict.fromkeys(map(tuple, samples.recent_ids(group, caller)))
+        if len(found) >= samples.SUGGESTED:
+            break
+    return [list(values) for values in found][: samples.SUGGESTED]
 
 
 def _told(values: Iterable[Any]) -> str:
@@ -187,8 +194,15 @@ def _look_up(request: HttpRequest, entity: Entity, what: str, caller: AnyCaller)
     except FeaturehubError as error:
         if isinstance(error, NotAllowed):
             refusals.count(error.reason or Reason.PAGE, request, about=error.about)
-        return {"error": error, "error_title": TITLES.get(error.status, "This did not work")}
+        title = TITLES.get(error.status, "This did not work")
+        return {"error": error, "error_title": title, "error_lines": list(_lines(error))}
     return {"looked": looked, "rows": list(_rows(looked)), "curl": _curl(request, looked), "id": _told([looked.id])}
+
+
+def _lines(error: FeaturehubError) -> Iterable[tuple[str, str, tuple[str, ...]]]:
+    """Where, what and the near names of each problem of an error, what was sent as it can be shown."""
+    for problem in error.problems[:PROBLEMS_AT_MOST]:
+        yield samples.printable(problem.pointer), samples.printable(problem.detail), problem.did_you_mean
 
 
 def _without(prefix: str, texts: dict[str, str]) -> dict[str, str]:

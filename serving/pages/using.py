@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from catalog.access import AnyCaller
-from catalog.models import Feature, FeatureService
+from catalog.models import Feature, FeatureGroup, FeatureService
 from catalog.pages.viewing import page
 from catalog.registry.kinds import FEATURE_SERVICES, FEATURES, find
 from catalog.schemas import request_needs
@@ -58,14 +58,16 @@ def _snippets(
     """The snippets for these features, or for the service that they are."""
     if not features:
         return {"snippets": []}
-    groups = {feature.group.name: feature.group for feature in features}
+    known = FeatureGroup.objects.filter(pk__in={feature.group_id for feature in features})
+    known = known.select_related("entity").prefetch_related("features", "request_inputs", "entity__join_keys")
+    groups = {group.name: group for group in known}
     needs = {name: request_needs(group) for name, group in groups.items()}
     parts = tuple(
         Part(f.group.name, f.name, f.group.entity.name, Dtype.parse(f.dtype), f.name in needs[f.group.name])
         for f in features
     )
     inputs = {field.name: field for f in features for field in needs[f.group.name].get(f.name, ())}
-    keys = {group.entity.name: group.entity.key_fields() for group in groups.values()}
+    keys = {f.group.entity.name: groups[f.group.name].entity.key_fields() for f in features}
     wanted = Wanted(
         base_of(request),
         parts,
