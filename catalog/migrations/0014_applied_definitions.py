@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0030_reviews'),
+        ('catalog', '0013_reviews'),
     ]
 
     operations = [
