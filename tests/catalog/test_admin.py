@@ -17,7 +17,6 @@ from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 
 from catalog import access
-from catalog.moments import duration_text, parse_duration_text
 from catalog.admin.rules import allowed_values_text, parse_allowed_values
 from catalog.admin.schedule import due_times, overdue_since
 from catalog.admin.transition import DeprecationForm
@@ -33,6 +32,7 @@ from catalog.models import (
     Status,
     Tag,
 )
+from catalog.moments import duration_text, parse_duration_text
 from catalog.schemas import current_schema
 
 pytestmark = pytest.mark.django_db
