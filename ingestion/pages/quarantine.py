@@ -21,7 +21,7 @@ from catalog.access import WRITE, AnyCaller, name_of, principal_of, require, see
 from catalog.models import FeatureGroup, Run
 from catalog.pages.addresses import page_of
 from catalog.pages.searching import page_number
-from catalog.pages.viewing import page, show
+from catalog.pages.viewing import form_page, page, show
 from catalog.registry.kinds import FEATURE_GROUPS
 from catalog.registry.kinds import find as find_thing
 from engine.errors import Conflict, FeaturehubError, InvalidInput, NotFound
@@ -289,7 +289,7 @@ def replay(group: FeatureGroup, selection: Selection, caller: AnyCaller, **optio
     return run
 
 
-@page
+@form_page
 @require_POST
 def replay_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """Queue one replay for each group; it is followed on its own page."""
@@ -311,7 +311,7 @@ def replay_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     return redirect("catalog-quarantine")
 
 
-@page
+@form_page
 @require_http_methods(["GET", "HEAD", "POST"])
 def discard_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """Ask first, and for a reason; once there is one, the rows are not wanted any more."""

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods
 from catalog.access import READ_PII, WRITE, AnyCaller, require
 from catalog.models import FeatureGroup
 from catalog.pages.addresses import page_of
-from catalog.pages.viewing import page, show
+from catalog.pages.viewing import form_page, show
 from catalog.schemas import current_schema
 from engine.conform.columns import targets_of
 from engine.errors import FeaturehubError, InvalidRows, NotFound
@@ -48,7 +48,7 @@ class Field:
         return len(self.text) > 80 or "\n" in self.text
 
 
-@page
+@form_page
 @require_http_methods(["GET", "HEAD", "POST"])
 def row_page(request: HttpRequest, caller: AnyCaller, id: int, row: int) -> HttpResponse:
     record = find_record(caller, id)

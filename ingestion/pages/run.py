@@ -16,7 +16,7 @@ from catalog.access import READ, WRITE, AnyCaller, allowed, name_of, principal_o
 from catalog.admin.schedule import due_times
 from catalog.models import FeatureGroup, Run, RunState
 from catalog.pages.addresses import page_of
-from catalog.pages.viewing import page, show
+from catalog.pages.viewing import form_page, page, show
 from catalog.registry.kinds import FEATURE_GROUPS
 from catalog.registry.kinds import find as find_thing
 from engine.errors import (
@@ -137,7 +137,7 @@ def run_part(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
     return show(request, caller, "ingestion/parts/run.html", context)
 
 
-@page
+@form_page
 @require_POST
 def retry_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
     run = find_run(caller, id)
@@ -150,7 +150,7 @@ def retry_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse
     return redirect("catalog-run", id=id)
 
 
-@page
+@form_page
 @require_http_methods(["GET", "HEAD", "POST"])
 def cancel_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
     """Ask first; once confirmed, end the run before it lands."""
@@ -166,7 +166,7 @@ def cancel_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpRespons
     return redirect("catalog-run", id=id)
 
 
-@page
+@form_page
 @require_http_methods(["GET", "HEAD", "POST"])
 def run_now(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     """Say first what a run of the group would do; once confirmed, start it."""

@@ -15,7 +15,7 @@ from catalog import refusals
 from catalog.access import AnyCaller, seen
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Reason, ServiceFeature, Status
 from catalog.models.feature import EFFECTIVE_STATUS
-from catalog.pages.viewing import page
+from catalog.pages.viewing import form_page
 from catalog.registry.kinds import ENTITIES, find
 from catalog.schemas import request_needs
 from engine.entity_key import KeyValue, parse_id, to_id
@@ -75,7 +75,7 @@ class Suggestion:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@page
+@form_page
 def try_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     entity: Entity = find(ENTITIES, [name], caller)
     what = (request.POST if request.method == "POST" else request.GET).get("what", ALL)
