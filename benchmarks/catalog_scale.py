@@ -1,4 +1,4 @@
-"""A catalog of a chosen size, with the history, runs, uses and statistics that it would have: rows of the database only.
+"""A catalog of a chosen size with the history, runs, uses and statistics that it would have: rows of the database.
 
 Written in bulk, each definition with the rows of history that saving it and tagging it would have made. Everything
 follows from the numbers of things, so two catalogs of one size are alike. Import it once Django is set up.
@@ -397,7 +397,8 @@ class _Filling:
         )
         drafts = [feature for feature in self.features if feature.status == Status.DRAFT][: self.size.reviews]
         ReviewRequest.objects.bulk_create(
-            ReviewRequest(feature=draft, definition="0" * 64, asked_by="user:0", asked_by_name="ada") for draft in drafts
+            ReviewRequest(feature=draft, definition="0" * 64, asked_by="user:0", asked_by_name="ada")
+            for draft in drafts
         )
 
 
@@ -415,7 +416,9 @@ def _described(dtype: str) -> statistics.Statistics:
         "int64": list(numbers),
         "string": [f"value {number % 40}" for number in numbers],
         "bool": [number % 3 == 0 for number in numbers],
-        "timestamp": [datetime(2026, 1, 1, tzinfo=timezone.get_default_timezone()) + timedelta(hours=n) for n in numbers],
+        "timestamp": [
+            datetime(2026, 1, 1, tzinfo=timezone.get_default_timezone()) + timedelta(hours=n) for n in numbers
+        ],
     }
     return statistics.of(pl.Series("v", values[dtype]), Dtype.parse(dtype))
 
@@ -445,4 +448,3 @@ def _manifest(features: Sequence[Feature]) -> dict[str, Any]:
     outputs = [feature.name for feature in features]
     result = {"rows": 100_000, "sha256": "0" * 64, "nulls": dict.fromkeys(outputs, 10), "columns": []}
     return {"format": 1, "groups": parts, "outputs": outputs, "result": result}
-
