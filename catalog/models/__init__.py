@@ -3,7 +3,7 @@
 from catalog.models.acceptance import Acceptance
 from catalog.models.api_key import ApiKey
 from catalog.models.applied import AppliedDefinition
-from catalog.models.dataset import TrainingDataset
+from catalog.models.dataset import DatasetFeature, TrainingDataset
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.erasure import Erasure
 from catalog.models.feature import Feature, FeatureType, OnViolation
@@ -30,6 +30,7 @@ __all__ = [
     "AppliedDefinition",
     "CatalogState",
     "DataSource",
+    "DatasetFeature",
     "Entity",
     "Erasure",
     "FailedLogin",
