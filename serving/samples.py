@@ -22,6 +22,7 @@ from engine.schema import EVENT_TIMESTAMP, SCHEMA, Dtype
 
 log = logging.getLogger(__name__)
 
+#: Rows that a page shows.
 ROWS = 50
 #: Characters and items of a value that are shown; how long it is as a whole is said.
 LONGEST_TEXT = 80
