@@ -21,6 +21,7 @@ from catalog import rate_limits
 from catalog.actions import ANONYMOUS_READER, CREATE, MANAGE, READ, READ_PII, REGISTRY, SCOPES, WRITE, Caller
 from catalog.keys import caller_by_id, caller_of, create_key, revoke_key
 from catalog.models import (
+    DatasetFeature,
     DataSource,
     Entity,
     Feature,
@@ -84,6 +85,7 @@ _GROUP_FIELDS: dict[type[Model], str] = {
 _SEVERAL_GROUPS: dict[type[Model], tuple[QuerySet[Any], str]] = {
     Entity: (FeatureGroup.objects.filter(entity=OuterRef("pk")), "name"),
     FeatureService: (Feature.objects.filter(services=OuterRef("pk")), "group__name"),
+    TrainingDataset: (DatasetFeature.objects.filter(dataset=OuterRef("pk")), "group"),
 }
 #: Where a thing of any other kind is found to belong to one of these.
 _ON_THE_WAY_TO_A_GROUP = ("group", "run", "entity", "service", "feature", "dataset")

@@ -110,7 +110,7 @@ def readers_by_feature(features: Collection[Feature]) -> list[tuple[str, list[st
     """Who has read some features in the last DAYS and could go on, each with the names of those that it read."""
     since = timezone.now().date() - timedelta(days=DAYS)
     uses = FeatureUse.objects.filter(feature__in=features, day__gte=since).order_by()
-    pairs = set(uses.values_list("reader", "feature"))
+    pairs = list(uses.values_list("reader", "feature").distinct())
     names, known = _names({reader for reader, _ in pairs}), {feature.pk: str(feature) for feature in features}
     read: dict[str, list[str]] = {}
     for reader, feature in sorted(pairs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,10 +15,14 @@ from catalog.models import PII, FeatureGroup
 from catalog.schemas import request_needs
 from catalog.snapshot import GroupSnapshot
 from engine.entity_key import KeyValue
+from engine.errors import CorruptData
 from engine.instants import microseconds, rfc3339
-from engine.offline.newest import Newest, newest_rows
+from engine.offline.newest import newest_rows
 from engine.schema import EVENT_TIMESTAMP, SCHEMA, Dtype
 
+log = logging.getLogger(__name__)
+
+#: Rows that a page shows.
 ROWS = 50
 #: Characters and items of a value that are shown; how long it is as a whole is said.
 LONGEST_TEXT = 80
@@ -106,9 +111,12 @@ def recent_ids(group: FeatureGroup, caller: AnyCaller) -> list[list[KeyValue]]:
     keys = [key.name for key in group.entity.join_keys.all()]
     if not allowed(caller, READ, group) or keys_are_hidden(group, caller):
         return []
-    found: Newest = newest_rows(
-        stores.offline(group.name, group.version), keys, at_most=4 * SUGGESTED, bytes_at_most=SUGGESTION_BYTES
-    )
+    table = stores.offline(group.name, group.version)
+    try:
+        found = newest_rows(table, keys, at_most=4 * SUGGESTED, bytes_at_most=SUGGESTION_BYTES)
+    except CorruptData as error:  # a look-up and the snippets are of use without a suggestion
+        log.error("no ids of %s can be suggested: %s", group, error)
+        return []
     if found.rows is None:
         return []
     distinct = found.rows.select(keys).unique(maintain_order=True).head(SUGGESTED)

@@ -2,7 +2,8 @@
 
 from catalog.models.acceptance import Acceptance
 from catalog.models.api_key import ApiKey
-from catalog.models.dataset import TrainingDataset
+from catalog.models.applied import AppliedDefinition
+from catalog.models.dataset import DatasetFeature, TrainingDataset
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.erasure import Erasure
 from catalog.models.feature import Feature, FeatureType, OnViolation
@@ -26,8 +27,10 @@ __all__ = [
     "PII",
     "Acceptance",
     "ApiKey",
+    "AppliedDefinition",
     "CatalogState",
     "DataSource",
+    "DatasetFeature",
     "Entity",
     "Erasure",
     "FailedLogin",

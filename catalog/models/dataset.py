@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
 
 from catalog.models.feature import Feature
 from catalog.models.group import FeatureGroup
-from catalog.models.naming import name_constraint, name_field
+from catalog.models.naming import NAME_LENGTH, name_constraint, name_field
 from catalog.models.run import Run, RunState
 from catalog.models.service import FeatureService
 
@@ -48,8 +48,25 @@ class TrainingDataset(models.Model):
         """How many rows it has; None until it is there."""
         return self.manifest["result"]["rows"] if self.manifest else None
 
+    def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+        """Also notes which features it has, by which it is found; see DatasetFeature."""
+        with transaction.atomic():
+            super().save(*args, update_fields=update_fields, **kwargs)
+            if update_fields is None or "manifest" in update_fields:
+                self._note_features()
+
+    def _note_features(self) -> None:
+        known, wanted = {str(one) for one in DatasetFeature.objects.filter(dataset=self)}, self._features()
+        if known != wanted:
+            DatasetFeature.objects.filter(dataset=self).delete()
+            DatasetFeature.objects.bulk_create(DatasetFeature.of(self, name) for name in sorted(wanted))
+
     def feature_names(self) -> frozenset[str]:
-        """Every feature that it has or will have, as `group:name`; of a bare name that several groups have all."""
+        """Every feature that it has, as `group:name`; before it is there those that were asked for, of a bare name that
+        several groups have all."""
+        return frozenset(str(one) for one in self.noted.all())
+
+    def _features(self) -> frozenset[str]:
         if self.manifest:
             parts = self.manifest["groups"]
             return frozenset(f"{part['group']}:{feature['name']}" for part in parts for feature in part["features"])
@@ -63,7 +80,7 @@ class TrainingDataset(models.Model):
 
     def group_names(self) -> frozenset[str]:
         """The groups that it reads."""
-        return frozenset(name.partition(":")[0] for name in self.feature_names())
+        return frozenset(one.group for one in self.noted.all())
 
     def null_rates(self) -> dict[str, float]:
         """The share of null values of each feature; empty until it is there, or without rows."""
@@ -105,17 +122,15 @@ class TrainingDataset(models.Model):
         return sorted(set(of_version))
 
     @classmethod
-    def reading(cls, features: frozenset[str]) -> list[str]:
-        """The names of the datasets that have or will have one of the features, each as `group:name`."""
-        made = {
-            name
-            for name, part in cls._parts()
-            if not features.isdisjoint(f"{part['group']}:{feature['name']}" for feature in part["features"])
-        }
-        asked = {
-            dataset.name for dataset in cls.objects.filter(manifest__isnull=True) if features & dataset.feature_names()
-        }
-        return sorted(made | asked)
+    def reading(cls, features: frozenset[str]) -> dict[str, list[str]]:
+        """The names of the datasets that have, or are asked to have, one of the features, each with which of them; all
+        of a feature as `group:name`, in the order of names. One query."""
+        noted = DatasetFeature.objects.filter(group__in={name.partition(":")[0] for name in features})
+        found: dict[str, list[str]] = {}
+        for dataset, group, name in noted.values_list("dataset__name", "group", "name").order_by("dataset__name", "pk"):
+            if f"{group}:{name}" in features:
+                found.setdefault(dataset, []).append(f"{group}:{name}")
+        return found
 
     @classmethod
     def _parts(cls) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -138,3 +153,24 @@ class TrainingDataset(models.Model):
             if dataset.service.partition("@")[0] in services
             or any(asked in own or asked.startswith(f"{group.name}:") for asked in dataset.features)
         ]
+
+
+class DatasetFeature(models.Model):
+    """One feature of a training dataset, as it was called then; datasets are found by it, since manifests are long."""
+
+    dataset = models.ForeignKey(TrainingDataset, on_delete=models.CASCADE, related_name="noted")
+    group = models.CharField(max_length=NAME_LENGTH)
+    name = models.CharField(max_length=NAME_LENGTH)
+
+    class Meta:
+        ordering = ["group", "name"]
+        indexes = [models.Index(fields=["group", "name", "dataset"], name="datasetfeature_by_name")]
+        constraints = [models.UniqueConstraint(fields=["dataset", "group", "name"], name="datasetfeature_is_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.group}:{self.name}"
+
+    @classmethod
+    def of(cls, dataset: TrainingDataset, full_name: str) -> DatasetFeature:
+        group, _, name = full_name.partition(":")
+        return cls(dataset=dataset, group=group, name=name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -22,6 +22,7 @@ from catalog.models import (
     FeatureUse,
     Run,
     RunState,
+    ServiceFeature,
     Status,
     TrainingDataset,
 )
@@ -120,11 +121,14 @@ def _of_features(caller: AnyCaller) -> Iterator[Concern]:
         [(str(row.feature), f"{addresses.page_of(row.feature)}#data", f"by {row.psi:.2f}") for row in moved[:NAMED]],
     )
     features = seen(caller, Feature.objects.select_related("group")).alias(effective=EFFECTIVE_STATUS)
-    read = FeatureUse.objects.filter(day__gte=searching.since()).order_by().values("feature")
-    served = FeatureService.objects.exclude(status=Status.ARCHIVED)
+    # Looked up for each of the few that are deprecated, instead of once for all that is read.
+    read = FeatureUse.objects.filter(feature=OuterRef("pk"), day__gte=searching.since())
+    served = ServiceFeature.objects.filter(feature=OuterRef("pk")).exclude(service__status=Status.ARCHIVED)
     deprecated = (
-        features.filter(effective=Status.DEPRECATED).filter(Q(pk__in=read) | Q(services__in=served)).distinct()
-    ).order_by("group__name", "name")
+        features.filter(effective=Status.DEPRECATED)
+        .filter(Exists(read) | Exists(served))
+        .order_by("group__name", "name")
+    )
     yield Concern(
         "Deprecated but used",
         deprecated.count(),

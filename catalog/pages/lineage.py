@@ -16,7 +16,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from catalog import usage
-from catalog.access import READ, AnyCaller, allowed, seen
+from catalog.access import AnyCaller, seen
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, ServiceFeature, TrainingDataset
 from catalog.pages.addresses import page_of
 from catalog.pages.viewing import page, show
@@ -268,14 +268,13 @@ def _add_consumers(
         key = drawing.add("consumer", "service", str(service), service)
         for name in names:
             drawing.lead(f"feature:{name}", key)
-    wanted = frozenset(map(str, features))
-    datasets = TrainingDataset.objects.filter(name__in=TrainingDataset.reading(wanted))
-    for dataset in (dataset for dataset in datasets if allowed(caller, READ, dataset)):
+    read_by = TrainingDataset.reading(frozenset(map(str, features)))
+    for dataset in seen(caller, TrainingDataset.objects.filter(name__in=read_by).defer("manifest")):
         key = drawing.add("consumer", "dataset", dataset.name, dataset)
         if dataset.service and f"service:{dataset.service}" in drawing.nodes:
             drawing.lead(f"service:{dataset.service}", key)
             continue
-        for name in sorted(wanted & dataset.feature_names()):
+        for name in read_by[dataset.name]:
             drawing.lead(f"feature:{name}", key)
     for reader, read in usage.readers_by_feature(features):
         key = drawing.add("reader", "reader", reader)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models.fields.json import KT
 from django.http import HttpRequest, HttpResponse
 
-from catalog.access import READ, AnyCaller, allowed, reach, seen
+from catalog.access import AnyCaller, seen
 from catalog.models import Entity, FeatureGroup, FeatureService, Run, TrainingDataset
 from catalog.pages.freshness import freshness_of
 from catalog.pages.searching import PER_PAGE, Query
@@ -63,10 +64,7 @@ def services_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
 
 @page
 def datasets_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
-    """Which groups a dataset is of stands in its manifest: of those who may not read all, each is asked for."""
-    rows: Any = TrainingDataset.objects.select_related("run").order_by("-created_at")
-    if reach(caller, READ) is not None:
-        rows = rows.filter(pk__in=[dataset.pk for dataset in rows if allowed(caller, READ, dataset)])
+    rows = seen(caller, TrainingDataset.objects.select_related("run").defer("manifest")).order_by("-created_at")
     return _list(request, caller, "datasets", rows, "name", "service")
 
 
@@ -83,5 +81,10 @@ def _list(request: HttpRequest, caller: AnyCaller, kind: str, rows: QuerySet[Any
     fresh = freshness_of(found.rows) if kind == "groups" else {}
     for row in found.rows:
         row.seen_fresh = fresh.get(row.pk)
+    if kind == "datasets":  # of a long manifest the page shows one number
+        shown = TrainingDataset.objects.filter(pk__in=[row.pk for row in found.rows])
+        rows_of = dict(shown.values_list("pk", KT("manifest__result__rows")).order_by())
+        for row in found.rows:
+            row.made_rows = int(rows_of[row.pk]) if rows_of[row.pk] else None
     context = {"found": found, "list_query": query, "title": kind.capitalize()}
     return show(request, caller, f"catalog/{kind}.html", context, here=f"catalog-{kind}")

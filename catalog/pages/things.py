@@ -9,7 +9,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from catalog.access import READ, WRITE, AnyCaller, allowed, seen
-from catalog.admin.schedule import due_times
+from catalog.admin.schedule import due_times, timing_in_words
+from catalog.history import changes_of
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status, TrainingDataset
 from catalog.pages import searching, wording
 from catalog.pages.changing import actions_on
@@ -24,6 +25,8 @@ from engine.errors import NotFound
 
 #: Runs of a group that its page tells of.
 RUNS = 30
+#: Changes of a thing that its page tells of.
+CHANGES = 10
 
 
 @page
@@ -47,6 +50,7 @@ def feature_page(request: HttpRequest, caller: AnyCaller, group: str, name: str)
         "requests": sum(reader["requests"] for reader in impact["readers"]),
         "impact": impact,
         "services": seen(caller, FeatureService.objects.filter(features=feature)).order_by("name", "version"),
+        **_history(feature),
         "lineage": lineage_of(feature, caller),
         "last_run": feature.group.runs.order_by("-created_at").first(),
     }
@@ -73,7 +77,9 @@ def group_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespon
         "request_inputs": group.request_inputs.all(),
         "runs": runs,
         "tracker": [None] * (RUNS - len(runs)) + runs[::-1],
+        "timing": timing_in_words(group.schedule) if group.schedule else "",
         "due": due_times(group.schedule, 3, now=timezone.now()) if group.schedule else [],
+        **_history(group),
         "lineage": lineage_of(group, caller),
         "impact": impact_of(group),
         "may_write": allowed(caller, WRITE, group),
@@ -90,6 +96,7 @@ def entity_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespo
         "offered": actions_on(entity, caller),
         "keys": entity.join_keys.all(),
         "groups": groups.annotate(number=Count("features", distinct=True)).order_by("name"),
+        **_history(entity),
         "lineage": lineage_of(entity, caller),
     }
     return show(request, caller, "catalog/entity.html", context, here="catalog-entities")
@@ -108,9 +115,15 @@ def service_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResp
         "versions": seen(caller, FeatureService.objects.filter(name=service.name)).order_by("-version"),
         "changes": service.changes_since(),
         "impact": impact_of(service),
+        **_history(service),
         "lineage": lineage_of(service, caller),
     }
     return show(request, caller, "catalog/service.html", context, here="catalog-services")
+
+
+def _history(thing: Entity | FeatureGroup | Feature | FeatureService) -> dict[str, Any]:
+    changes = changes_of(thing)
+    return {"history": changes[:CHANGES], "history_more": max(len(changes) - CHANGES, 0)}
 
 
 def problems_of(service: FeatureService, features: list[Feature]) -> list[tuple[Feature, str]]:

@@ -23,7 +23,7 @@ def impact_of(thing: Thing) -> dict[str, Any]:
     return {
         "services": [str(service) for service in services],
         "computed_features": list(map(str, derived_from(thing))) if isinstance(thing, Feature) else [],
-        "training_datasets": TrainingDataset.reading(names),
+        "training_datasets": list(TrainingDataset.reading(names)),
         "readers": [
             {"name": reader.name, "requests": reader.requests, "last_day": reader.last_day.isoformat()}
             for reader in usage.readers(features)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.db import transaction
-from django.db.models import Case, Count, F, Max, Q, QuerySet, Sum, Value, When
+from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum, Value, When
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -27,7 +27,7 @@ from catalog.registry.kinds import find as find_thing
 from engine.errors import Conflict, FeaturehubError, InvalidInput, NotFound
 from ingestion.api import hand_over
 from ingestion.models import QuarantinedRow, QuarantinedRule, QuarantineState
-from ingestion.models.quarantine import QuarantinedRules
+from ingestion.models.quarantine import DISCARDED, HELD, REPLAYED, QuarantinedRules
 from ingestion.pages.broken import ALL_ROWS, Broken, Counts, broken_of
 from ingestion.pages.runs import MOST_NAMES
 from ingestion.settle import Selection, discard, queue_replay
@@ -94,8 +94,9 @@ class RuleQuery:
 
     def narrow(self, rules: QuarantinedRules) -> QuarantinedRules:
         """Those of the records, read `with_state`, that it asks for."""
-        if self.state == OPEN:
-            rules = rules.in_state(*_OPEN_STATES)
+        wanted = {OPEN: _OPEN_STATES, QuarantineState.PENDING: _OPEN_STATES[:1]}.get(self.state)
+        if wanted:  # those whose rows were all settled one by one are left out by `find`
+            rules = rules.with_state_as_a_whole().filter(**{"whole__in": wanted})
         elif self.state != ANY:
             rules = rules.in_state(self.state)
         if self.group:
@@ -116,22 +117,48 @@ def readable(caller: AnyCaller) -> QuarantinedRules:
     return QuarantinedRule.objects.of_ended_runs().with_state().filter(run__group__in=groups)
 
 
-def by_rule(records: QuarantinedRules) -> QuerySet[Any, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What the records of one group, column and rule come to; `newest` is the id of the newest of them."""
+
+    newest: int
+    counts: Counts
+
+
+def by_rule(records: QuarantinedRules) -> list[Together]:
     """Records put together by group, column and rule; those of which most rows wait first, then the newest."""
-    replaying = Case(When(state=QuarantineState.REPLAYING.value, then=F("row_count")), default=Value(0))
-    together: Any = records.order_by().values("run__group", "column", "rule")
-    return together.annotate(
+    found: Any = records.with_state_as_a_whole().order_by().values("run__group", "column", "rule")
+    found = found.annotate(
         all_rows=Sum("row_count"),
-        waiting=Sum("pending_rows"),
-        replaying=Sum(replaying),
+        unsettled=_rows_that_are(QuarantineState.PENDING),
+        replaying=_rows_that_are(QuarantineState.REPLAYING),
         runs=Count("pk"),
         newest=Max("pk"),
-    ).order_by("-waiting", "-newest")
+    )
+    singly = _settled_one_by_one(records)
+    together = []
+    for one in found:
+        waiting = one["unsettled"] - singly.get((one["run__group"], one["column"], one["rule"]), 0)
+        together.append(Together(one["newest"], Counts(one["all_rows"], waiting, one["replaying"], one["runs"])))
+    return sorted(together, key=lambda one: (-one.counts.waiting, -one.newest))
 
 
-def shown_rules(found: Iterable[dict[str, Any]], caller: AnyCaller) -> list[Broken]:
-    """Rows of `by_rule` as people read them, in the same order."""
-    counts = {one["newest"]: Counts(one["all_rows"], one["waiting"], one["replaying"], one["runs"]) for one in found}
+def _rows_that_are(state: QuarantineState) -> Sum:
+    return Sum(Case(When(whole=state.value, then=F("row_count")), default=Value(0)))
+
+
+def _settled_one_by_one(records: QuarantinedRules) -> dict[tuple[int, str, str], int]:
+    """How many rows of records that nothing became of as a whole were settled by themselves."""
+    wanted = {"whole": QuarantineState.PENDING.value}
+    of = records.with_state_as_a_whole().filter(**wanted, pk=OuterRef("rule"))
+    settled: Any = QuarantinedRow.objects.filter(HELD | REPLAYED | DISCARDED, Exists(of)).order_by()
+    names = ("rule__run__group", "rule__column", "rule__rule")
+    return {tuple(key): count for *key, count in settled.values_list(*names).annotate(count=Count("pk"))}
+
+
+def shown_rules(found: Sequence[Together], caller: AnyCaller) -> list[Broken]:
+    """Rules as people read them, in the same order."""
+    counts = {one.newest: one.counts for one in found}
     records = QuarantinedRule.objects.with_state().select_related("run__group", "replay").in_bulk(list(counts))
     return broken_of([records[pk] for pk in counts if pk in records], caller, counts=counts)
 
@@ -158,8 +185,16 @@ class Listed:
         return min(self.page * self.per_page, self.total)
 
 
-def listed(rows: QuerySet[Any, Any], number: int, per_page: int) -> Listed:
-    total = rows.count()
+def find(query: RuleQuery, records: QuarantinedRules) -> list[Together]:
+    """The rules that a query asks for, of some records."""
+    found = by_rule(query.narrow(records))
+    if query.state not in (OPEN, QuarantineState.PENDING):
+        return found
+    return [one for one in found if one.counts.waiting or one.counts.replaying]
+
+
+def listed(rows: Sequence[Any] | QuerySet[Any], number: int, per_page: int) -> Listed:
+    total = rows.count() if isinstance(rows, QuerySet) else len(rows)
     at = min(number, max(1, -(-total // per_page)))
     return Listed(list(rows[(at - 1) * per_page : at * per_page]), total, at, per_page)
 
@@ -168,7 +203,7 @@ def listed(rows: QuerySet[Any, Any], number: int, per_page: int) -> Listed:
 @require_safe
 def quarantine_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     query = RuleQuery.of(request.GET)
-    found = listed(by_rule(query.narrow(readable(caller))), query.page, RULES_PER_PAGE)
+    found = listed(find(query, readable(caller)), query.page, RULES_PER_PAGE)
     shown = shown_rules(found.rows, caller)
     context = {
         "title": "Quarantine",
@@ -191,9 +226,8 @@ def group_quarantine(request: HttpRequest, caller: AnyCaller, name: str) -> Http
     group: FeatureGroup = find_thing(FEATURE_GROUPS, [name], caller)
     if "HX-Request" not in request.headers:
         return redirect(f"{reverse('catalog-quarantine')}?{urlencode({'group': group.name})}")
-    found = by_rule(RuleQuery(group=group.name).narrow(readable(caller)))
-    first = list(found[: FEW_RULES + 1])
-    context = {"group": group, "shown": shown_rules(first[:FEW_RULES], caller), "has_more": len(first) > FEW_RULES}
+    found = find(RuleQuery(group=group.name), readable(caller))
+    context = {"group": group, "shown": shown_rules(found[:FEW_RULES], caller), "has_more": len(found) > FEW_RULES}
     return show(request, caller, "ingestion/parts/group_quarantine.html", context)
 
 
@@ -219,10 +253,9 @@ def rule_page(request: HttpRequest, caller: AnyCaller, id: int) -> HttpResponse:
     record = find_record(caller, id)
     records = alike(readable(caller), record)
     (together,) = by_rule(records)
-    counts = Counts(together["all_rows"], together["waiting"], together["replaying"], together["runs"])
     query = RuleQuery.of(request.GET)
     found = listed(records.select_related("run__group", "replay").order_by("-pk"), query.page, RECORDS_PER_PAGE)
-    (broken,) = broken_of([record], caller, counts={record.pk: counts}, rows=ALL_ROWS)
+    (broken,) = broken_of([record], caller, counts={record.pk: together.counts}, rows=ALL_ROWS)
     singles = QuarantinedRow.objects.filter(rule__in=[one.pk for one in found.rows]).select_related("rule", "replay")
     context = {
         "broken": broken,
@@ -269,7 +302,7 @@ def chosen_records(request: HttpRequest, caller: AnyCaller) -> list[QuarantinedR
     is_alike = Q(pk__in=[])
     for group_id, column, rule in {(record.run.group_id, record.column, record.rule) for record in named}:
         is_alike |= Q(run__group=group_id, column=column, rule=rule)
-    waiting = list(known.filter(is_alike).in_state(QuarantineState.PENDING))
+    waiting = list(known.filter(is_alike).in_state(QuarantineState.PENDING).defer("samples"))
     if not waiting:
         raise Conflict("Nothing of it waits any more.")
     return waiting

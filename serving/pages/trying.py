@@ -29,7 +29,7 @@ from serving.vectors import instant
 
 #: Names that the form's lists show; others can be looked up from their own pages.
 NAMES_AT_MOST = 300
-#: Groups that are asked for sample ids before it is said that there are none.
+#: Groups that are asked for ids to suggest.
 GROUPS_ASKED = 3
 #: What an error lists.
 PROBLEMS_AT_MOST = 10
@@ -170,9 +170,13 @@ def _input(field: Field, names: list[str], texts: dict[str, str]) -> FormField:
 
 
 def _recent(groups: list[FeatureGroup], caller: AnyCaller) -> list[list[KeyValue]]:
-    """Ids with new rows of the first group that has some."""
-    found = (samples.recent_ids(group, caller) for group in groups[:GROUPS_ASKED])
-    return next((ids for ids in found if ids), [])
+    """Ids with new rows, of as many groups as it takes to have some."""
+    found: dict[tuple[KeyValue, ...], None] = {}
+    for group in groups[:GROUPS_ASKED]:
+        found |= dict.fromkeys(map(tuple, samples.recent_ids(group, caller)))
+        if len(found) >= samples.SUGGESTED:
+            break
+    return [list(values) for values in found][: samples.SUGGESTED]
 
 
 def _told(values: Iterable[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Each screen, light and dark, narrow and wide: accessible, without a complaint, from this server alone, no wider."""
+"""Each screen, light and dark, narrow and wide: accessible, no complaint, from this server alone, never too wide."""
 
 from __future__ import annotations
 

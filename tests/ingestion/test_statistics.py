@@ -29,6 +29,7 @@ from ingestion.backfill import queue_backfill
 from ingestion.ingest import execute, ingest
 from ingestion.models import Drain
 from ingestion.push import delete, find_group, push
+from ingestion.push_rows import rows_of
 from ingestion.settle import Selection, queue_replay
 from ingestion.tasks import upkeep_all
 from ingestion.versions import drop_version
@@ -174,7 +175,9 @@ def test_a_drain_that_was_cut_short_counts_once(group: FeatureGroup) -> None:
     drain.drain(group)
     assert of(group, "total_purchases").count == 1
     # Somebody who was at the same drain comes to its end, too.
-    collected = writing.begun(group, [feature.column() for feature in group.features.all()])
+    columns = [feature.column() for feature in group.features.all()]
+    collected = writing.counted(unfinished, [(columns, rows_of(unfinished.batches.get()))])
+    assert collected.columns["total_purchases"].count == 1
     writing.end_drain(unfinished, collected)
     assert of(group, "total_purchases").count == 1
 
@@ -235,8 +238,8 @@ def test_a_backfill_on_spark_describes_the_same(
     run.statistics.all().delete()
     group = FeatureGroup.objects.get(pk=group.pk)
     here = writing.begun(group, [feature.column() for feature in group.features.all()])
-    for batch in stores.offline(group.name, 2).scan():
-        here.add(pl.DataFrame(batch))
+    for file in stores.offline(group.name, 2).files():
+        here.add(pl.read_parquet(file))
     wanted = {name: counted.statistics() for name, counted in here.columns.items()}
     assert found["total_purchases"].quantiles == wanted["total_purchases"].quantiles
     assert found["avg_purchase_value"].histogram == wanted["avg_purchase_value"].histogram

@@ -115,6 +115,18 @@ def test_an_id_with_new_rows_is_one_click_away(ada: Client) -> None:
     assert found(text_of(response))["total"][0] == "1"
 
 
+def test_ids_are_suggested_of_several_groups_and_a_damaged_one_has_none(ada: Client, settings: Any) -> None:
+    push_row("support", NOW, customer_id="only in support", tickets=1)
+    drain()
+    assert "only in support" in text_of(ada.get(TRY))
+    for path in settings.FEATUREHUB_OFFLINE_PATH.glob("customer_purchases/v1/*.parquet"):
+        path.write_bytes(b"damaged")
+    page = text_of(ada.get(TRY))
+    assert "only in support" in page
+    assert 'value="C2"' not in page
+    assert ada.get("/catalog/groups/customer_purchases/samples/").status_code == 500
+
+
 def test_an_entity_with_several_keys_has_a_field_for_each(ada: Client) -> None:
     push_row("shop_ratings", country="a,b", shop_number=7, rating=4.5)
     page = ada.post("/catalog/entities/shop/try/", {"key-country": "a,b", "key-shop_number": "7"})

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0040_follows_and_freshness'),
+        ('catalog', '0015_follows_and_freshness'),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("catalog", "0041_statistics_psi")]
+    dependencies = [("catalog", '0016_statistics_psi')]
 
     operations = [
         migrations.AddIndex(
