@@ -159,8 +159,9 @@ def _kind(document: object) -> str:
 
 def require_keys(document: dict[str, Any], *, required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     """Raises InvalidInput listing every key that is missing and every one that is not known."""
+    if required <= document.keys() <= required | optional:
+        return
     problems = [Problem(f"/{name}", "is missing") for name in sorted(required - document.keys())]
     problems += [Problem(f"/{name}", "is not known") for name in sorted(document.keys() - required - optional)]
-    if problems:
-        known = ", ".join(sorted(required | optional))
-        raise InvalidInput(f"The body's keys are {known}.", problems)
+    known = ", ".join(sorted(required | optional))
+    raise InvalidInput(f"The body's keys are {known}.", problems)
