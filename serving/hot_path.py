@@ -103,11 +103,14 @@ class HotPath:
         """What Django's middlewares add to each answer, found out once for a host; None when they send the caller
         elsewhere, or when the host is none of ours."""
         named = tuple(map(request.META.get, self._named_by))
-        if named not in self._added:
-            if len(self._added) >= HOSTS_REMEMBERED:
-                self._added.clear()
-            self._added[named] = _added_by_middlewares(request)
-        return self._added[named]
+        try:
+            return self._added[named]
+        except KeyError:
+            added = _added_by_middlewares(request)
+        if len(self._added) >= HOSTS_REMEMBERED:
+            self._added.clear()
+        self._added[named] = added
+        return added
 
 
 def _added_by_middlewares(request: HttpRequest) -> list[tuple[str, str]] | None:
