@@ -18,14 +18,16 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import LimitedStream, WSGIRequest, get_path_info
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
+from django.urls.resolvers import RegexPattern
 from rest_framework.renderers import BaseRenderer
 
 from catalog.access import ApiKeyAuthentication, HasScope
+from catalog.bodies import declared_length
 from catalog.metrics import observe, server_timing
 from catalog.problems import exception_handler
 from catalog.request_id import with_request_id
@@ -43,7 +45,7 @@ class _Route:
 
     def __init__(self, name: str) -> None:
         pattern = next(pattern for pattern in urlpatterns if pattern.name == name)
-        self.name, self.pattern = name, pattern.pattern
+        self.name, self.pattern = name, cast(RegexPattern, pattern.pattern)
         self.view: Any = pattern.callback.cls()  # type: ignore[attr-defined]  # DRF's as_view leaves the class there
         renderers = {renderer.media_type: renderer() for renderer in self.view.renderer_classes}
         #: What to answer with, by an `Accept` that needs no weighing.
@@ -132,17 +134,23 @@ class _Thread(threading.local):
 
 
 class _HotRequest(WSGIRequest):
-    """A request with what a hot view reads beside what Django gives it."""
+    """Django's request as far as hot views, the log and problem documents read it.
+
+    Its own beginning is left out, which also looks for a content type, an encoding and the name of a script.
+    """
 
     user: Any
-    route: _Route
-    arguments: dict[str, Any]
-    accepted_renderer: BaseRenderer
 
-    @property
-    def pattern(self) -> Any:
-        """What the log names its route by."""
-        return self.route.pattern
+    def __init__(
+        self, environ: Environ, path: str, *, route: _Route, arguments: dict[str, str], renderer: BaseRenderer
+    ) -> None:
+        self.environ = self.META = environ
+        self.path = self.path_info = path
+        self.method = environ["REQUEST_METHOD"]
+        self.resolver_match = None
+        self.route, self.pattern, self.arguments, self.accepted_renderer = route, route.pattern, arguments, renderer
+        self._stream = LimitedStream(environ["wsgi.input"], declared_length(environ))  # type: ignore[assignment]  # as Django has it
+        self._read_started = False
 
 
 def _hot_request(environ: Environ) -> _HotRequest | None:
@@ -152,15 +160,14 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
         return None
     if "HTTP_AUTHORIZATION" not in environ and ("HTTP_COOKIE" in environ or not settings.FEATUREHUB_ANONYMOUS_READS):
         return None
+    if environ.get("SCRIPT_NAME") or settings.FORCE_SCRIPT_NAME:
+        return None
     renderer = route.renderers.get(environ.get("HTTP_ACCEPT", "*/*"))
-    if renderer is None:
+    path = get_path_info(environ)
+    match = route.pattern.regex.fullmatch(path[1:])
+    if renderer is None or match is None:
         return None
-    request = _HotRequest(dict(environ))  # a copy, since Django decodes the path in it
-    match = route.pattern.match(request.path_info[1:])
-    if match is None:
-        return None
-    request.route, request.arguments, request.accepted_renderer = route, match[2], renderer
-    return request
+    return _HotRequest(environ, path, route=route, arguments=match.groupdict(), renderer=renderer)
 
 
 def _call(request: _HotRequest) -> Answer:
