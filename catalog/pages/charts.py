@@ -55,7 +55,8 @@ def bars(labels: Sequence[str], shares: Sequence[float], before: Sequence[float]
     wide = _WIDTH - left - right
     lines = format_html_join(
         "",
-        '<text x="0" y="{}">{}</text><rect class="bar" x="{}" y="{}" width="{}" height="14"><title>{}: {}</title></rect>'
+        '<text x="0" y="{}">{}</text>'
+        '<rect class="bar" x="{}" y="{}" width="{}" height="14"><title>{}: {}</title></rect>'
         '<text x="{}" y="{}">{}</text>',
         [
             (
