@@ -15,7 +15,7 @@ from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Sum, Valu
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from catalog.access import WRITE, AnyCaller, name_of, principal_of, require, seen
 from catalog.models import FeatureGroup, Run
@@ -330,9 +330,11 @@ def replay(group: FeatureGroup, selection: Selection, caller: AnyCaller, **optio
 
 
 @page
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def replay_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """Queue one replay for each group; it is followed on its own page."""
+    if request.method != "POST":
+        return redirect("catalog-quarantine")
     started: list[Run] = []
     try:
         for group, records in _by_group(chosen_records(request, caller)).items():

@@ -9,7 +9,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from catalog import runs
 from catalog.access import READ, WRITE, AnyCaller, allowed, name_of, principal_of, require
@@ -138,9 +138,12 @@ def run_part(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
 
 
 @page
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def retry_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
+    """Queue an ended run again. Who comes here by a link, as after a login, is led to the run's page."""
     run = find_run(caller, id)
+    if request.method != "POST":
+        return redirect("catalog-run", id=id)
     require(caller, WRITE, run)
     try:
         runs.retry(run, by=name_of(caller))
