@@ -73,7 +73,7 @@ class Query:
             text[:LONGEST],
             {facet: values for facet, values in chosen.items() if values},
             sort if sort in SORTS else "relevance",
-            int(page) if page.isascii() and page.isdecimal() and 0 < len(page) < 7 else 1,
+            max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 7 else 1,
             len(text) > LONGEST,
         )
 
@@ -247,7 +247,8 @@ class _Group:
 
 
 def _table(words: Sequence[str], caller: AnyCaller) -> _Table:
-    rows = list(matching(words, caller).values_list("pk", "name", "rank", "group_id", "owner_id", "status", "dtype"))
+    found: QuerySet[Any] = matching(words, caller)
+    rows = list(found.values_list("pk", "name", "rank", "group_id", "owner_id", "status", "dtype"))
     pks, names, ranks, group_ids, owner_ids, statuses, dtypes = zip(*rows, strict=True) if rows else ((),) * 7
     groups, tags = _groups(), _tags(Feature.tags.through, "feature_id", pks)
     owners = dict(Owner.objects.values_list("pk", "name").order_by())

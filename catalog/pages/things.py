@@ -8,7 +8,7 @@ from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from catalog.access import READ, WRITE, AnyCaller, allowed, seen
+from catalog.access import READ, WRITE, AnyCaller, allowed, reach, seen
 from catalog.admin.schedule import due_times
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status, TrainingDataset
 from catalog.pages import searching, wording
@@ -29,7 +29,7 @@ RUNS = 30
 @page
 def feature_page(request: HttpRequest, caller: AnyCaller, group: str, name: str) -> HttpResponse:
     feature: Feature = find(FEATURES, [group, name], caller)
-    impact = impact_of(feature)
+    impact = impact_of(feature, caller)
     context = {
         "feature": feature,
         "offered": actions_on(feature, caller),
@@ -75,7 +75,7 @@ def group_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespon
         "tracker": [None] * (RUNS - len(runs)) + runs[::-1],
         "due": due_times(group.schedule, 3, now=timezone.now()) if group.schedule else [],
         "lineage": lineage_of(group, caller),
-        "impact": impact_of(group),
+        "impact": impact_of(group, caller),
         "may_write": allowed(caller, WRITE, group),
     }
     return show(request, caller, "catalog/group.html", context, here="catalog-groups")
@@ -99,15 +99,19 @@ def entity_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespo
 def service_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     service: FeatureService = find(FEATURE_SERVICES, [name], caller)
     chosen = service.chosen.select_related("feature__group__entity", "feature__owner", "feature__replaced_by__group")
-    features = [one.feature for one in chosen]
+    visible = set(seen(caller, Feature.objects.filter(services=service).order_by()).values_list("pk", flat=True))
+    places = [(one.position + 1, one.feature) for one in chosen if one.feature_id in visible]
+    features = [feature for _, feature in places]
     context = {
         "service": service,
         "offered": actions_on(service, caller),
-        "features": features,
+        "places": places,
+        "number": len(chosen),
         "problems": problems_of(service, features),
         "versions": seen(caller, FeatureService.objects.filter(name=service.name)).order_by("-version"),
-        "changes": service.changes_since(),
-        "impact": impact_of(service),
+        # It names features of the version before, too.
+        "changes": service.changes_since() if reach(caller, READ) is None else None,
+        "impact": impact_of(service, caller),
         "lineage": lineage_of(service, caller),
     }
     return show(request, caller, "catalog/service.html", context, here="catalog-services")
