@@ -11,7 +11,7 @@ SIDE_BY_SIDE := --numprocesses auto --dist loadfile
 CODE := engine catalog ingestion serving featurehub tests benchmarks examples manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check format openapi bench spark feast clean
+.PHONY: help run test soak check format openapi screens vendor bench spark feast clean
 # A recipe that fails leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
@@ -40,6 +40,12 @@ format: $(DEV) ## write the code as `make check` wants it
 
 openapi: $(RUN) ## write docs/openapi.json, the API described; a test compares it with the code
 	@$(BIN)/python manage.py spectacular --validate --fail-on-warn --format openapi-json --file docs/openapi.json
+
+screens: $(DEV) ## write docs/screens/, a picture of each page (needs Chromium)
+	@exec $(BIN)/python -m tests.browser.shoot $(ARGS)
+
+vendor: $(DEV) ## fetch the JavaScript and CSS of others anew, at the versions of tests/browser/vendored.py (needs npm)
+	@$(BIN)/python -m tests.browser.vendored
 
 bench: $(DEV) ## the benchmarks, beside the limit and Feast
 	@$(MAKE) --silent $(FEAST) || true  # without it the table says that it is not there

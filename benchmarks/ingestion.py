@@ -1,11 +1,13 @@
-"""Rows into both stores: ours through `ingestion.ingest`, bare as Parquet and a Redis pipeline without any check.
+"""Rows into both stores: ours through `ingestion.ingest`, the same without statistics, and bare as Parquet and a Redis
+pipeline without any check.
 
-python -m benchmarks.ingestion ours|bare HOME
+python -m benchmarks.ingestion ours|plain|bare HOME
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,15 +18,21 @@ from benchmarks import hub
 from benchmarks.data import FEATURES, GROUP, KEY
 
 
-def ours(home: Path) -> None:
+def ours(home: Path, *, is_plain: bool = False) -> None:
     with hub.opened(home):
+        from catalog.models import FeatureStatistics
+        from ingestion import statistics
         from ingestion.ingest import ingest
         from ingestion.push import find_group
 
         group = find_group(GROUP)
+        if is_plain:
+            begun = statistics.begun
+            statistics.begun = lambda group, _: begun(group, ())  # of no feature
         taken = hub.seconds(lambda: ingest(group))
         run = group.runs.get()
         assert (run.state, run.rows_accepted) == ("succeeded", run.rows_read)
+        assert FeatureStatistics.objects.count() == (0 if is_plain else len(FEATURES))
         hub.report(rows=run.rows_accepted, seconds=taken, megabytes=hub.peak_megabytes())
 
 
@@ -49,4 +57,4 @@ def _copy(source: pq.ParquetFile, client: redis.Redis, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"ours": ours, "bare": bare}[sys.argv[1]](Path(sys.argv[2]))
+    {"ours": ours, "plain": partial(ours, is_plain=True), "bare": bare}[sys.argv[1]](Path(sys.argv[2]))

@@ -31,6 +31,7 @@ from catalog.models import (
     Owner,
     Reason,
     Role,
+    Run,
     Tag,
     TrainingDataset,
 )
@@ -78,6 +79,7 @@ _GROUP_FIELDS: dict[type[Model], str] = {
     FeatureGroup: "name",
     Feature: "group__name",
     DataSource: "group__name",
+    Run: "group__name",
 }
 #: What has the names of the several groups that a thing belongs to, each in a field.
 _SEVERAL_GROUPS: dict[type[Model], tuple[QuerySet[Any], str]] = {

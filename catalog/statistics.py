@@ -28,6 +28,7 @@ STATE_KEPT = timedelta(days=2)
 DAYS = 7
 #: A baseline is put together from so many statistics at most, the newest.
 MOST_MERGED = 500
+COMPARED_AT_ONCE = 100
 
 _IS_PERSONAL = Q(tags__name=PII) | Q(group__tags__name=PII) | Q(group__entity__tags__name=PII)
 
@@ -99,6 +100,33 @@ def moved(latest: FeatureStatistics | Statistics, baseline: Statistics | None) -
     return engine.moved(latest if isinstance(latest, Statistics) else latest.statistics, baseline)
 
 
+def compare_new(features: QuerySet[Feature] | None = None) -> int:
+    """Write down how far the newest statistics of features have moved, where that is not known yet; of how many.
+
+    Housekeeping does this some minutes after rows have landed, so that ingestion does not pay for it.
+    """
+    chosen = Feature.objects.all() if features is None else features
+    waiting = _rows().filter(pk__in=FeatureStatistics.objects.newest_of(chosen).values("pk"), psi=None, described__gt=0)
+    compared = 0
+    while newest := {row.feature_id: row for row in waiting.order_by("pk")[:COMPARED_AT_ONCE]}:
+        before = baselines(newest)
+        for row in newest.values():
+            row.psi = moved(row, before.get(row.feature_id))
+        FeatureStatistics.objects.bulk_update(newest.values(), ["psi"])
+        compared += len(newest)
+    return compared
+
+
+def moved_features(features: QuerySet[Feature]) -> QuerySet[FeatureStatistics]:
+    """The newest statistics of those features whose values have moved, the furthest first; of what was compared."""
+    newer = FeatureStatistics.objects.of_landed_rows().filter(
+        feature=OuterRef("feature"), computed_at__gt=OuterRef("computed_at")
+    )
+    rows = _rows().filter(psi__gt=MOVED, group_version=F("feature__group__version"))
+    rows = rows.filter(is_personal=False)  # type: ignore[misc]  # annotated
+    return rows.filter(~Exists(newer), feature__in=features.order_by().values("pk")).order_by("-psi", "pk")
+
+
 @dataclass(frozen=True, slots=True)
 class NullRate:
     """The share of nulls in the rows of one run or day, counted at `computed_at` (UTC)."""
@@ -134,8 +162,11 @@ class Described:
 
     @property
     def psi(self) -> float | None:
-        """None where there is nothing to compare."""
-        return moved(self.latest, self.baseline) if self.latest and self.baseline else None
+        """None where there is nothing to compare, or too little."""
+        if self.latest is None or self.baseline is None:
+            return None
+        fewest = min(self.latest.statistics.described, self.baseline.described)
+        return moved(self.latest, self.baseline) if fewest >= engine.FEWEST_COMPARED else None
 
     def told(self) -> dict[str, Any]:
         """As JSON: timestamps as such, their standard deviation in seconds."""

@@ -1,5 +1,7 @@
 """The demo: CDNOW's purchases as running totals per customer, loaded the way any team would load its own.
 
+What else is in its catalog is told by demo_stories.py.
+
 Dates are moved by whole weeks, so that weekdays and intervals stay and the last purchase lies within the week before
 the first load. The prepared file keeps the shift: a later load finds it, and adds nothing.
 """
@@ -16,10 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.utils import timezone
 
+from catalog import statistics
 from catalog.definitions import apply
 from catalog.models import Run
+from featurehub import demo_stories
 from ingestion import ingest
 from ingestion.materialize import ensure_warm
 from ingestion.push import find_group
@@ -33,19 +38,26 @@ SERVICE = "churn_v1"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a load did: the run, and the shift of all dates in weeks."""
+    """What a load did: the run, the shift of all dates in weeks, and the runs of stories that were not told before."""
 
     run: Run
     shift_weeks: int
+    stories: tuple[Run, ...]
 
 
-def load(progress: Callable[[Run], None] | None = None) -> Loaded:
-    """Prepare the source file if it is not there, apply the definitions, ingest what is new."""
+def load(progress: Callable[[Run], None] | None = None, *, follower: User | None = None) -> Loaded:
+    """Prepare the source file if it is not there, apply the definitions, ingest what is new, tell the stories.
+
+    follower: see demo_stories.
+    """
     source = prepare(Path(settings.FEATUREHUB_SOURCE_ROOTS[0]) / "cdnow" / f"{GROUP}.parquet")
     apply([DEFINITIONS], by="demo")
     ensure_warm()
     run = ingest.ingest(find_group(GROUP), by="demo", progress=progress)
-    return Loaded(run, shift_of(source))
+    weeks = shift_of(source)
+    told = demo_stories.load(source.parent, read_purchases, shift=pd.Timedelta(weeks=weeks), follower=follower)
+    statistics.compare_new()
+    return Loaded(run, weeks, tuple(told))
 
 
 def prepare(path: Path) -> Path:

@@ -76,7 +76,7 @@ class FeatureStore:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", prefix=f"{group.name}-", encoding="utf-8") as file:
             yaml.safe_dump(document, file, allow_unicode=True, sort_keys=False)
             file.flush()
-            plan = definitions.apply([file.name], local=local)
+            plan = definitions.apply([file.name], local=local, is_remembered=False)
         self._registered[group.name] = group
         return bool(plan.changes)
 

@@ -1,4 +1,4 @@
-"""What `make run` does before it starts its servers: tables, static files, demo data, a login and an API key.
+"""What `make run` does before it starts its servers: tables, static files, a login, an API key and demo data.
 
 Each step is repeatable. Progress goes to stderr; stdout gets one JSON object, `{"user", "password", "key"}`.
 """
@@ -35,10 +35,11 @@ def _prepare() -> dict[str, str]:
     forget_requests()
     with _step("static files"):
         call_command("collectstatic", verbosity=0, interactive=False)
-    with _step("demo data"):
-        call_command("demo")
     with _step("login and API key"):
-        return {"user": USER, "password": _fresh_password(), "key": _fresh_key()}
+        login = {"user": USER, "password": _fresh_password(), "key": _fresh_key()}
+    with _step("demo data"):
+        call_command("demo", follower=USER)
+    return login
 
 
 def bring_database_up_to_date() -> None:

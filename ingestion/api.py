@@ -229,12 +229,17 @@ class GroupRunsView(APIView):
         parameters=[in_path("group", "A feature group.")],
     )
     def post(self, request: Request, group: str) -> HttpResponse:
-        target = find_group(group)
-        if target.source is None:
-            raise InvalidSource(f"{group} has no source to ingest from; push rows to it.")
-        run = Run.queue(target, requested_by=str(request.user), principal=principal_of(request.user))
-        transaction.on_commit(lambda: hand_over(run))
+        run = start_run(find_group(group), by=str(request.user), principal=principal_of(request.user))
         return json_response(run.summary(), status=202, headers={"Location": f"/api/v1/runs/{run.id}"})
+
+
+def start_run(group: FeatureGroup, *, by: str, principal: str) -> Run:
+    """A queued run of the group's source, which a worker is told of; raises InvalidSource when the group has none."""
+    if group.source is None:
+        raise InvalidSource(f"{group.name} has no source to ingest from; push rows to it.")
+    run = Run.queue(group, requested_by=by, principal=principal)
+    transaction.on_commit(lambda: hand_over(run))
+    return run
 
 
 def hand_over(run: Run) -> None:

@@ -74,6 +74,7 @@ def upkeep_all() -> None:
     _for_each(upkeep.groups(), "upkeep of", partial(upkeep.upkeep, kept_files=TrainingDataset.kept_files()))
     _logged("removing what is left of training datasets", upkeep.remove_left_datasets)
     _logged("forgetting who read what long ago", usage.forget_old)
+    _logged("comparing new statistics with older ones", statistics.compare_new)
     _logged("forgetting old statistics", statistics.forget_old)
     _logged("forgetting old notices", follows.forget_old)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from serving import api, datasets_api, feast, pages
+from serving import api, datasets_api, feast
+from serving.pages import samples, trying, using
 
 urlpatterns = [
     re_path(r"^features/(?P<entity>[^/]+)/(?P<id>[^/]+)/?$", api.EntityVectorView.as_view(), name="entity-vector"),
@@ -20,9 +21,9 @@ urlpatterns = [
         datasets_api.DatasetDataView.as_view(),
         name="training-dataset-data",
     ),
-    path("catalog/features/<str:group>/<str:name>/samples/", pages.samples, name="catalog-samples"),
-    path("catalog/groups/<str:group>/samples/", pages.samples, name="catalog-group-samples"),
-    path("catalog/features/<str:group>/<str:name>/use/", pages.samples, name="catalog-use"),
-    path("catalog/services/<str:name>/use/", pages.samples, name="catalog-service-use"),
-    path("catalog/entities/<str:name>/try/", pages.samples, name="catalog-try"),
+    path("catalog/features/<str:group>/<str:name>/samples/", samples.of_feature, name="catalog-samples"),
+    path("catalog/groups/<str:group>/samples/", samples.of_group, name="catalog-group-samples"),
+    path("catalog/features/<str:group>/<str:name>/use/", using.of_feature, name="catalog-use"),
+    path("catalog/services/<str:name>/use/", using.of_service, name="catalog-service-use"),
+    path("catalog/entities/<str:name>/try/", trying.try_page, name="catalog-try"),
 ]

@@ -2,6 +2,7 @@
 
 from catalog.admin import (
     api_key,
+    definitions,
     entity,
     feature,
     feature_use,
@@ -19,6 +20,7 @@ from catalog.admin import (
 
 __all__ = [
     "api_key",
+    "definitions",
     "entity",
     "feature",
     "feature_use",

@@ -17,5 +17,10 @@ def labelled(state: str) -> tuple[str, SafeString]:
 
 def with_icon(state: str) -> SafeString:
     """The word with its icon, where no coloured label can stand: in a form or a line of text."""
+    return in_words_with_icon(str(state), ICONS[state])
+
+
+def in_words_with_icon(words: str, name: str) -> SafeString:
+    """Words with an icon of the theme's font, which is not read out."""
     icon = '<span class="material-symbols-outlined text-sm mr-1 align-[-3px]" aria-hidden="true">{}</span>{}'
-    return format_html(icon, ICONS[state], str(state))
+    return format_html(icon, name, words)

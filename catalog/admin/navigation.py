@@ -15,6 +15,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "catalog.FeatureGroup": "table",
         "catalog.FeatureService": "deployed_code",
         "catalog.ReviewRequest": "rate_review",
+        "catalog.AppliedDefinition": "description",
         "catalog.FeatureUse": "monitoring",
         "catalog.Entity": "key",
         "catalog.DataSource": "database",

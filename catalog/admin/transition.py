@@ -198,7 +198,7 @@ class StatusActions(GuardedAdmin):
     actions_detail = ["activate", "deprecate", "archive", "undo", "request_review", "approve", "decline", "withdraw"]
 
     activate = _detail_action("activate", "check_circle", ActionVariant.PRIMARY)
-    deprecate = _detail_action("deprecate", "warning", ActionVariant.WARNING)
+    deprecate = _detail_action("deprecate", "warning", ActionVariant.DEFAULT)
     archive = _detail_action("archive", "inventory_2", ActionVariant.DANGER)
     request_review = _reviewing_action("request_review", "rate_review", ActionVariant.PRIMARY)
     approve = _reviewing_action("approve", "thumb_up", ActionVariant.SUCCESS)

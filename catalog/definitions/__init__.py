@@ -5,7 +5,8 @@ Files are read into a `Document` (reading), the catalog is another `Document` (e
 """
 
 from catalog.definitions.applying import apply
+from catalog.definitions.drift import drift
 from catalog.definitions.exporting import export, exported
 from catalog.definitions.planning import Change, FieldChange, Plan, plan
 
-__all__ = ["Change", "FieldChange", "Plan", "apply", "export", "exported", "plan"]
+__all__ = ["Change", "FieldChange", "Plan", "apply", "drift", "export", "exported", "plan"]

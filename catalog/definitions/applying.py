@@ -17,8 +17,9 @@ from django.utils import timezone
 from catalog import models
 from catalog.approvals import require_may_begin
 from catalog.definitions import document
+from catalog.definitions.drift import remember
 from catalog.definitions.planning import Change, Plan, plan_of
-from catalog.definitions.reading import Reading, read
+from catalog.definitions.reading import Reading, read, read_texts
 from catalog.definitions.schedules import set_schedule
 from catalog.definitions.world import World
 from catalog.lifecycle import Thing, change_status
@@ -44,16 +45,40 @@ class Author:
         return self.reason if self.person or not self.name else f"{self.reason} by {self.name}"[:LONGEST_REASON]
 
 
-def apply(files: Sequence[str | Path], *, prune: bool = False, by: str = "", local: Collection[str] = ()) -> Plan:
+def apply(
+    files: Sequence[str | Path],
+    *,
+    prune: bool = False,
+    by: str = "",
+    local: Collection[str] = (),
+    is_remembered: bool = True,
+) -> Plan:
     """Make the catalog what the files say, in one transaction, and return what that changed.
 
     What an absent key means is told by `plan`. Applying the same files again changes nothing: no history, no catalog
     version. `prune` archives the features that a named group no longer has; without it they are a problem.
-    `by` is the username that the history names, `local` as in `plan`. Raises InvalidDefinition as `plan` does, and
+    `by` is the username that the history names, `local` as in `plan`. What was applied is remembered, for `drift`,
+    unless the files are nobody's to keep. Raises InvalidDefinition as `plan` does, and
     Conflict or StillRead for a status change that the lifecycle refuses; nothing is applied then.
     """
     person = User.objects.filter(username=by).first() if by else None
-    return apply_reading(read(files), prune=prune, author=Author(by, person), local=local)
+    reading = read(files)
+    with transaction.atomic():
+        found = apply_reading(reading, prune=prune, author=Author(by, person), local=local)
+        if is_remembered:
+            remember(reading.document, by=by)
+    return found
+
+
+def apply_text(
+    name: str, text: str, *, prune: bool, author: Author, approve: Callable[[Plan], None] = lambda plan: None
+) -> Plan:
+    """The same of one file's text that is in memory; `approve` as in `apply_reading`."""
+    reading = read_texts({name: text})
+    with transaction.atomic():
+        found = apply_reading(reading, prune=prune, author=author, approve=approve)
+        remember(reading.document, by=author.name)
+    return found
 
 
 def apply_reading(

@@ -92,7 +92,12 @@ def rows_of(kind: type[Row]) -> QuerySet[Row]:
 
 def definition_of(row: Model) -> Definition:
     """What a row of the catalog is in a file. Nothing is checked again: what the catalog holds is shown as it is."""
-    return _DEFINED[type(row)](row)
+    return definition_as(type(row), row)
+
+
+def definition_as(kind: type[Model], row: Any) -> Definition:
+    """The same of something that has the attributes of a row of that kind."""
+    return _DEFINED[kind](row)
 
 
 def recorded() -> Document:

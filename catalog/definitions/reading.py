@@ -7,7 +7,7 @@ aliases are refused (a few lines of them unfold into gigabytes), and so are deep
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,37 @@ def read(files: Sequence[str | Path]) -> Reading:
     for file in map(str, files):
         name = "<stdin>" if file == "-" else file
         try:
-            data = _Walk(name, reading.problems).plain(_compose(_text(file)))
-            parts.append(_validated(data, reading))
+            text = _text(file)
         except (_Refused, OSError, UnicodeDecodeError) as refused:
             detail = refused.strerror if isinstance(refused, OSError) else None
             reading.problems.append(Problem(name, detail or str(refused)))
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            reading.problems.append(Problem(f"{name}:{line}", f"not YAML: {error.problem}"))
-        except yaml.YAMLError as error:
-            reading.problems.append(Problem(name, f"not YAML: {str(error).splitlines()[0]}"))
+        else:
+            parts += _parts(name, text, reading)
     reading.document = _merged(parts)
     return reading
+
+
+def read_texts(texts: Mapping[str, str]) -> Reading:
+    """The same of texts that are in memory already, each under the name that its problems are told with."""
+    reading = Reading()
+    parts = [part for name, text in texts.items() for part in _parts(name, text, reading)]
+    reading.document = _merged(parts)
+    return reading
+
+
+def _parts(name: str, text: str, reading: Reading) -> list[Document]:
+    """The document in a text; none where it cannot be read, which is noted."""
+    try:
+        data = _Walk(name, reading.problems).plain(_compose(text))
+        return [_validated(data, reading)]
+    except _Refused as refused:
+        reading.problems.append(Problem(name, str(refused)))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        reading.problems.append(Problem(f"{name}:{line}", f"not YAML: {error.problem}"))
+    except yaml.YAMLError as error:
+        reading.problems.append(Problem(name, f"not YAML: {str(error).splitlines()[0]}"))
+    return []
 
 
 def reading_of(data: PlacedMapping) -> Reading:

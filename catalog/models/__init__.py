@@ -2,6 +2,7 @@
 
 from catalog.models.acceptance import Acceptance
 from catalog.models.api_key import ApiKey
+from catalog.models.applied import AppliedDefinition
 from catalog.models.dataset import DatasetFeature, TrainingDataset
 from catalog.models.entity import Entity, JoinKey
 from catalog.models.erasure import Erasure
@@ -26,6 +27,7 @@ __all__ = [
     "PII",
     "Acceptance",
     "ApiKey",
+    "AppliedDefinition",
     "CatalogState",
     "DataSource",
     "DatasetFeature",

@@ -156,7 +156,7 @@ class TrainingDataset(models.Model):
 
 
 class DatasetFeature(models.Model):
-    """One feature of a training dataset, as it was called then: datasets are found by it, since manifests are long."""
+    """One feature of a training dataset, as it was called then; datasets are found by it, since manifests are long."""
 
     dataset = models.ForeignKey(TrainingDataset, on_delete=models.CASCADE, related_name="noted")
     group = models.CharField(max_length=NAME_LENGTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.core.exceptions import ValidationError
@@ -76,8 +77,13 @@ class FeatureGroup(Documented):
     def holds_personal(self) -> bool:
         """Whether some of its rows' values are about persons, as the tag `pii` says: of the group about its inputs and
         features, of a feature about that one, of its entity about the join keys."""
+        return self.pk in FeatureGroup.personal([self.pk])
+
+    @classmethod
+    def personal(cls, ids: Iterable[int]) -> frozenset[int]:
+        """Those of some groups, by their ids, that hold values about persons, as `holds_personal` says of one."""
         is_tagged = Q(tags__name=PII) | Q(features__tags__name=PII) | Q(entity__tags__name=PII)
-        return FeatureGroup.objects.filter(is_tagged, pk=self.pk).exists()
+        return frozenset(cls.objects.filter(is_tagged, pk__in=ids).order_by().values_list("pk", flat=True).distinct())
 
     def clean(self) -> None:
         from catalog.schemas import validate_group

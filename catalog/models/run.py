@@ -109,6 +109,10 @@ class Run(models.Model):
         ordering = ["-created_at"]
         indexes = [
             models.Index(fields=["group", "-created_at"]),
+            # What the list of runs is cut from, a page at a time, however many there are.
+            models.Index(fields=["-created_at"], name="run_newest"),
+            models.Index(fields=["state", "-created_at"], name="run_newest_of_state"),
+            models.Index(fields=["kind", "-created_at"], name="run_newest_of_kind"),
             models.Index(fields=["state"], condition=Q(state__in=["queued", "running"]), name="run_unfinished"),
         ]
         constraints = [

@@ -11,7 +11,7 @@ from catalog.models.feature import Feature
 from catalog.models.group import FeatureGroup
 from catalog.models.run import Run, RunState
 from engine.schema import Dtype
-from engine.statistics import Statistics, measure_of
+from engine.statistics import MOVED, Statistics, measure_of
 
 
 class FeatureStatisticsRows(models.QuerySet["FeatureStatistics"]):
@@ -35,6 +35,8 @@ class FeatureStatisticsRows(models.QuerySet["FeatureStatistics"]):
 class FeatureStatistics(models.Model):
     """One feature in the accepted rows of one run (`run`), or in the pushed ones that were drained on one `day` (UTC).
 
+    psi:                        how far they have moved from the days before, once that was looked at; of pushes it is
+                                empty again when more of the day come.
     accepted_from, accepted_to: between which acceptance numbers its rows are, so that it can be told which statistics
                                 may quote a row.
     told:                       the rest of engine.statistics.Statistics as JSON; null when nothing but counts may be
@@ -53,6 +55,9 @@ class FeatureStatistics(models.Model):
     null_count = models.PositiveBigIntegerField()
     described = models.PositiveBigIntegerField(default=0)
     told = models.JSONField(null=True, blank=True)
+    psi = models.FloatField(
+        null=True, blank=True, help_text="Against the days before; empty until it was compared (catalog/statistics.py)."
+    )
     state = models.BinaryField(null=True, blank=True)
 
     objects = FeatureStatisticsRows.as_manager()
@@ -63,6 +68,7 @@ class FeatureStatistics(models.Model):
         indexes = [
             models.Index(fields=["feature", "-computed_at", "-id"], name="featurestatistics_by_time"),
             models.Index(fields=["computed_at"], name="featurestatistics_age"),
+            models.Index(fields=["psi"], condition=Q(psi__gt=MOVED), name="featurestatistics_moved"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["feature", "run"], name="featurestatistics_run_once"),
@@ -97,5 +103,5 @@ class FeatureStatistics(models.Model):
         told = statistics.told()
         self.row_count, self.null_count = told.pop("count"), told.pop("nulls")
         self.described = told.pop("described")
-        self.told = told if self.described else None
+        self.told, self.psi = told if self.described else None, None
         self.__dict__.pop("statistics", None)

@@ -226,7 +226,7 @@ def actions_on(thing: Any, caller: AnyCaller) -> dict[str, Any]:
     names = str(thing).replace(":", "/")
     person = caller if isinstance(caller, User) else None
     may_edit = person is not None and person.is_staff and allowed(person, REGISTRY, thing)
-    page = f"admin:{thing._meta.app_label}_{thing._meta.model_name}_change"
+    page = f"admin:{thing._meta.app_label}_{thing._meta.model_name}"
     return {
         "verbs": [
             (verb, reverse("catalog-change", args=[word, names, verb.word]))
@@ -234,5 +234,6 @@ def actions_on(thing: Any, caller: AnyCaller) -> dict[str, Any]:
         ],
         "follow": reverse("catalog-follow", args=[word, names]) if person else "",
         "is_following": person is not None and follows.is_following(person, thing),
-        "edit": reverse(page, args=[thing.pk]) if may_edit else "",
+        "edit": reverse(f"{page}_change", args=[thing.pk]) if may_edit else "",
+        "restore": reverse(f"{page}_history", args=[thing.pk]) if may_edit else "",
     }

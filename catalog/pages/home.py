@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
-from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from catalog import freshness, reviews
+from catalog import freshness, reviews, statistics
 from catalog.access import READ, AnyCaller, reach, seen
 from catalog.models import (
     Entity,
@@ -28,24 +27,11 @@ from catalog.models import (
 )
 from catalog.models.feature import EFFECTIVE_STATUS
 from catalog.pages import addresses, searching
+from catalog.pages.concerns import NAMED, Concern, concerns_wanted
 from catalog.pages.viewing import page, show
 
-#: How many of each are named.
-NAMED = 4
 MOST_READ = 8
 CHANGES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Concern:
-    """Something that may need somebody: how much there is of it, the first few, and where all are listed."""
-
-    title: str
-    count: int
-    address: str
-    tone: str
-    explained: str
-    named: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @page
@@ -61,10 +47,6 @@ def home_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
         "mine": _mine(request, caller),
     }
     return show(request, caller, "catalog/home.html", context, here="home")
-
-
-#: Sent for the home page, with the `caller`: who knows of more than the catalog does answers with a list of concerns.
-concerns_wanted = Signal()
 
 
 def _concerns(caller: AnyCaller) -> Iterator[Concern]:
@@ -85,7 +67,7 @@ def _of_runs_and_groups(caller: AnyCaller) -> Iterator[Concern]:
     yield Concern(
         "Failed runs",
         failed.count(),
-        f"{reverse('catalog-runs')}?state=failed",
+        f"{reverse('catalog-runs')}?state=failed&state=dead",
         "bad",
         "Groups whose newest run failed",
         [(group.name, reverse("catalog-run", args=[group.run]), "see why") for group in failed[:NAMED]],
@@ -110,6 +92,15 @@ def _of_features(caller: AnyCaller) -> Iterator[Concern]:
         "warn",
         "Drafts that somebody else is asked to approve",
         [(str(r.thing), addresses.page_of(r.thing), f"asked by {r.asked_by_name}") for r in open_reviews[:NAMED]],
+    )
+    moved = statistics.moved_features(seen(caller, Feature.objects.all()))
+    yield Concern(
+        "Distributions that moved",
+        moved.count(),
+        addresses.features_with(moved="yes"),
+        "warn",
+        "The last run differs from the 7 days before by more than chance",
+        [(str(row.feature), f"{addresses.page_of(row.feature)}#data", f"by {row.psi:.2f}") for row in moved[:NAMED]],
     )
     features = seen(caller, Feature.objects.select_related("group")).alias(effective=EFFECTIVE_STATUS)
     # Looked up for each of the few that are deprecated, instead of once for all that is read.
@@ -139,13 +130,13 @@ def _of_features(caller: AnyCaller) -> Iterator[Concern]:
     )
 
 
-def _counts(caller: AnyCaller) -> list[tuple[str, int, str]]:
-    kinds: list[tuple[str, QuerySet[Any], str]] = [
-        ("features", Feature.objects.all(), "catalog-features"),
-        ("groups", FeatureGroup.objects.all(), "catalog-groups"),
-        ("entities", Entity.objects.all(), "catalog-entities"),
-        ("services", FeatureService.objects.all(), "catalog-services"),
-        ("datasets", TrainingDataset.objects.all(), "catalog-datasets"),
+def _counts(caller: AnyCaller) -> list[tuple[tuple[str, str], int, str]]:
+    kinds: list[tuple[tuple[str, str], QuerySet[Any], str]] = [
+        (("feature", "features"), Feature.objects.all(), "catalog-features"),
+        (("group", "groups"), FeatureGroup.objects.all(), "catalog-groups"),
+        (("entity", "entities"), Entity.objects.all(), "catalog-entities"),
+        (("service", "services"), FeatureService.objects.all(), "catalog-services"),
+        (("dataset", "datasets"), TrainingDataset.objects.all(), "catalog-datasets"),
     ]
     return [(title, seen(caller, rows).count(), reverse(route)) for title, rows, route in kinds]
 
@@ -160,7 +151,7 @@ def _most_read(caller: AnyCaller) -> list[tuple[Feature, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """One change of a definition, as its history has it."""
+    """One change of a definition, as its history has it; or `number` of one kind that were made together."""
 
     at: datetime
     by: str
@@ -169,13 +160,27 @@ class Changed:
     name: str
     reason: str
     address: str
+    number: int = 1
+
+    @property
+    def group(self) -> str:
+        return self.name.partition(":")[0]
+
+    def is_with(self, other: Changed) -> bool:
+        """Whether both were made by one apply, of one thing or of features of one group."""
+        together = (self.by, self.reason, self.kind) == (other.by, other.reason, other.kind)
+        alike = self.name == other.name or (self.group == other.group and self.sign == other.sign)
+        return together and alike and abs((self.at - other.at).total_seconds()) < _TOGETHER_SECONDS
 
 
 _SIGNS = {"+": "added", "~": "changed", "-": "removed"}
+_TOGETHER_SECONDS = 60
+#: Rows of history that are looked at for the newest changes.
+_READ = 60
 
 
 def _changes(caller: AnyCaller) -> list[Changed]:
-    """The newest changes of groups, features and services."""
+    """The newest changes of groups, features and services; what one apply did to a group's features is one."""
     found = [
         Changed(
             row.history_date,
@@ -189,7 +194,18 @@ def _changes(caller: AnyCaller) -> list[Changed]:
         for kind, rows in _histories(caller)
         for row in rows
     ]
-    return sorted(found, key=lambda change: change.at, reverse=True)[:CHANGES]
+    shown: list[Changed] = []
+    for change in sorted(found, key=lambda change: change.at, reverse=True):
+        same = next((at for at, other in enumerate(shown) if change.is_with(other)), None)
+        if same is None:
+            shown.append(change)
+        elif change.name == shown[same].name:
+            shown[same] = replace(shown[same], sign=change.sign)  # what was added and then completed was added
+        else:
+            first = shown[same]
+            address = reverse("catalog-group", args=[first.group]) if first.address else ""
+            shown[same] = replace(first, number=first.number + 1, address=address)
+    return shown[:CHANGES]
 
 
 def _histories(caller: AnyCaller) -> Iterator[tuple[str, Any]]:
@@ -200,7 +216,7 @@ def _histories(caller: AnyCaller) -> Iterator[tuple[str, Any]]:
     ):
         visible = seen(caller, model.objects.order_by()).values("pk")
         rows = model.history.filter(id__in=visible).select_related("history_user", *related)
-        yield kind, rows.order_by("-history_date", "-history_id")[:CHANGES]
+        yield kind, rows.order_by("-history_date", "-history_id")[:_READ]
 
 
 def _name_of(row: Any) -> str:

@@ -21,7 +21,7 @@ from django.db.models.expressions import Combinable
 from django.http import QueryDict
 from django.utils import timezone
 
-from catalog import freshness, usage
+from catalog import freshness, statistics, usage
 from catalog.access import AnyCaller, seen
 from catalog.models import Feature, FeatureGroup, FeatureUse, Owner, Status
 from catalog.models.status import effective_status
@@ -39,6 +39,12 @@ MOST_NAMED = 500
 NOBODY = "nobody"
 
 
+def page_number(given: QueryDict) -> int:
+    """Which page of a list an address asks for, from 1; what it says wrongly is as if it did not."""
+    text = given.get("page", "")
+    return max(1, int(text)) if text.isascii() and text.isdecimal() and len(text) < 7 else 1
+
+
 #: By the name of its parameter: what people read.
 FACETS = {
     "status": "Status",
@@ -48,6 +54,7 @@ FACETS = {
     "tag": "Tag",
     "dtype": "Type",
     "freshness": "Freshness",
+    "moved": "Distribution moved",
 }
 _ORDER = {Status.ACTIVE: 0, Status.DEPRECATED: 1, Status.DRAFT: 2, Status.ARCHIVED: 3}
 SORTS = {"relevance": "Best match", "name": "Name", "reads": "Most read", "group": "Group"}
@@ -68,12 +75,12 @@ class Query:
         """What the parameters say; what they say wrongly is as if they did not."""
         text = given.get("q", "").replace("\0", " ").strip()
         chosen = {facet: frozenset(value for value in given.getlist(facet) if value) for facet in FACETS}
-        sort, page = given.get("sort", ""), given.get("page", "")
+        sort = given.get("sort", "")
         return cls(
             text[:LONGEST],
             {facet: values for facet, values in chosen.items() if values},
             sort if sort in SORTS else "relevance",
-            max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 7 else 1,
+            page_number(given),
             len(text) > LONGEST,
         )
 
@@ -247,10 +254,11 @@ class _Group:
 
 
 def _table(words: Sequence[str], caller: AnyCaller) -> _Table:
-    found: QuerySet[Any] = matching(words, caller)
-    rows = list(found.values_list("pk", "name", "rank", "group_id", "owner_id", "status", "dtype"))
+    columns = ("pk", "name", F("rank"), "group_id", "owner_id", "status", "dtype")
+    rows: list[Any] = list(matching(words, caller).values_list(*columns))
     pks, names, ranks, group_ids, owner_ids, statuses, dtypes = zip(*rows, strict=True) if rows else ((),) * 7
     groups, tags = _groups(), _tags(Feature.tags.through, "feature_id", pks)
+    moved = set(statistics.moved_features(Feature.objects.all()).values_list("feature", flat=True))
     owners = dict(Owner.objects.values_list("pk", "name").order_by())
     facets = {
         "status": _Column(
@@ -269,6 +277,7 @@ def _table(words: Sequence[str], caller: AnyCaller) -> _Table:
         ),
         "dtype": _Column(dtypes, lambda key: (key,)),
         "freshness": _Column(group_ids, lambda key: (groups[key].freshness,)),
+        "moved": _Column([pk in moved for pk in pks], lambda key: ("yes" if key else "no",)),
     }
     return _Table(pks, names, ranks, [groups[pk].name for pk in group_ids], facets)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.db.models import Count
@@ -9,7 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from catalog.access import READ, WRITE, AnyCaller, allowed, reach, seen
-from catalog.admin.schedule import due_times
+from catalog.admin.schedule import due_times, timing_in_words
+from catalog.history import changes_of
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status, TrainingDataset
 from catalog.pages import searching, wording
 from catalog.pages.changing import actions_on
@@ -24,6 +26,8 @@ from engine.errors import NotFound
 
 #: Runs of a group that its page tells of.
 RUNS = 30
+#: Changes of a thing that its page tells of.
+CHANGES = 10
 
 
 @page
@@ -47,6 +51,7 @@ def feature_page(request: HttpRequest, caller: AnyCaller, group: str, name: str)
         "requests": sum(reader["requests"] for reader in impact["readers"]),
         "impact": impact,
         "services": seen(caller, FeatureService.objects.filter(features=feature)).order_by("name", "version"),
+        **_history(feature),
         "lineage": lineage_of(feature, caller),
         "last_run": feature.group.runs.order_by("-created_at").first(),
     }
@@ -73,7 +78,9 @@ def group_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespon
         "request_inputs": group.request_inputs.all(),
         "runs": runs,
         "tracker": [None] * (RUNS - len(runs)) + runs[::-1],
+        "timing": timing_in_words(group.schedule) if group.schedule else "",
         "due": due_times(group.schedule, 3, now=timezone.now()) if group.schedule else [],
+        **_history(group),
         "lineage": lineage_of(group, caller),
         "impact": impact_of(group, caller),
         "may_write": allowed(caller, WRITE, group),
@@ -90,6 +97,7 @@ def entity_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespo
         "offered": actions_on(entity, caller),
         "keys": entity.join_keys.all(),
         "groups": groups.annotate(number=Count("features", distinct=True)).order_by("name"),
+        **_history(entity),
         "lineage": lineage_of(entity, caller),
     }
     return show(request, caller, "catalog/entity.html", context, here="catalog-entities")
@@ -102,6 +110,7 @@ def service_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResp
     visible = set(seen(caller, Feature.objects.filter(services=service).order_by()).values_list("pk", flat=True))
     places = [(one.position + 1, one.feature) for one in chosen if one.feature_id in visible]
     features = [feature for _, feature in places]
+    sees_all = reach(caller, READ) is None  # what its list was before may name features of any group
     context = {
         "service": service,
         "offered": actions_on(service, caller),
@@ -109,12 +118,20 @@ def service_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResp
         "number": len(chosen),
         "problems": problems_of(service, features),
         "versions": seen(caller, FeatureService.objects.filter(name=service.name)).order_by("-version"),
-        # It names features of the version before, too.
-        "changes": service.changes_since() if reach(caller, READ) is None else None,
+        "changes": service.changes_since() if sees_all else None,
         "impact": impact_of(service, caller),
+        **_history(service, without="" if sees_all else "features"),
         "lineage": lineage_of(service, caller),
     }
     return show(request, caller, "catalog/service.html", context, here="catalog-services")
+
+
+def _history(thing: Entity | FeatureGroup | Feature | FeatureService, *, without: str = "") -> dict[str, Any]:
+    """The changes of a thing, newest first; `without` is a key of its definition that is not to be told."""
+    changes = [
+        replace(change, fields=tuple(one for one in change.fields if one[0] != without)) for change in changes_of(thing)
+    ]
+    return {"history": changes[:CHANGES], "history_more": max(len(changes) - CHANGES, 0)}
 
 
 def problems_of(service: FeatureService, features: list[Feature]) -> list[tuple[Feature, str]]:

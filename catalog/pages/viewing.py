@@ -20,7 +20,7 @@ from catalog.actions import ANONYMOUS_READER
 from catalog.models import Reason
 from catalog.pages import navigation
 from catalog.request_id import current_request_id
-from engine.errors import FeaturehubError, NotAllowed, NotFound, Unavailable
+from engine.errors import FeaturehubError, NotAllowed, NotAuthenticated, NotFound, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _answer(view: View, request: HttpRequest, names: dict[str, Any]) -> HttpResp
             raise NotAllowed(f"{name_of(caller)} may not read any feature group yet: its owner gives roles.")
         return view(request, caller, **names)
     except FeaturehubError as error:
-        if isinstance(error, NotAllowed):
+        if isinstance(error, NotAllowed | NotAuthenticated):
             refusals.count(error.reason or Reason.PAGE, request, about=error.about)
         return error_page(request, error)
     except Http404:
@@ -108,15 +108,15 @@ def _to_login(request: HttpRequest) -> HttpResponse:
 
 def error_page(request: HttpRequest, error: FeaturehubError) -> HttpResponse:
     """What went wrong, what would be right where that is known, and the id that finds it in the log."""
-    if isinstance(error, NotAllowed):
-        refusals.count(getattr(error, "reason", "") or Reason.PAGE, request, about=getattr(error, "about", ""))
-    context = {
+    context: dict[str, Any] = {
         "error": error,
         "title": _TITLES.get(error.status, "This did not work"),
         "request_id": current_request_id(),
     }
     name = "catalog/parts/error.html" if "HX-Request" in request.headers else "catalog/error.html"
-    return render(request, name, context | frame(request), status=error.status)
+    if error.status < 500 and hasattr(request, "user") and request.user.is_authenticated:  # a refused host has no user
+        context |= frame(request, request.user)
+    return render(request, name, context, status=error.status)
 
 
 _TITLES = {404: "Not found", 403: "Not allowed", 503: "Not available now", 429: "Too many requests"}
@@ -130,12 +130,12 @@ def show(
     return render(request, template, context | frame(request, caller) | {"here": here})
 
 
-def frame(request: HttpRequest, caller: AnyCaller | None = None) -> dict[str, Any]:
+def frame(request: HttpRequest, caller: AnyCaller) -> dict[str, Any]:
     """What the frame shows of the caller."""
     person = request.user if request.user.is_authenticated else None
     return {
         "caller": caller,
         "navigation": navigation.items_for(person),
-        "caller_name": name_of(caller) if caller and caller is not ANONYMOUS_READER else "",
+        "caller_name": "" if caller is ANONYMOUS_READER else name_of(caller),
         "is_staff": bool(person and cast(Any, person).is_staff),
     }

@@ -17,7 +17,8 @@ _ON_VIOLATION = {
 
 def rules_of(feature: Feature) -> list[str]:
     """What the feature's validation asks, a sentence each; empty when it asks nothing."""
-    asked = {name: value for name, value in feature.validation.items() if value not in (None, False)}
+    # By identity: 0 equals False, and a smallest value of 0 is a rule.
+    asked = {name: value for name, value in feature.validation.items() if value is not None and value is not False}
     return [_SENTENCES[name](value) for name, value in asked.items() if name in _SENTENCES]
 
 

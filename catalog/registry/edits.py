@@ -114,11 +114,19 @@ def create(caller: AnyCaller, kind: Kind, body: dict[str, Any], *, dry_run: bool
 
 
 def change(
-    caller: AnyCaller, kind: Kind, names: Sequence[str], body: dict[str, Any], *, if_match: str | None, dry_run: bool
+    caller: AnyCaller,
+    kind: Kind,
+    names: Sequence[str],
+    body: dict[str, Any],
+    *,
+    if_match: str | None,
+    dry_run: bool,
+    reason: str = REASON,
 ) -> tuple[Plan, Any]:
     """Give a thing the keys of a body; the plan, and the thing (as it would be, for a dry run).
 
-    Raises NotFound, IfMatchMissing, StaleEdit when it is not in the version `if_match`, NotAllowed, InvalidDefinition.
+    `reason` is for the history. Raises NotFound, IfMatchMissing, StaleEdit when it is not in the version `if_match`,
+    NotAllowed, InvalidDefinition.
     """
     with _taken_back(dry_run), alone():
         row = _held(kind, names, caller)
@@ -128,7 +136,7 @@ def change(
             )
         require(caller, REGISTRY, row)
         _require_present(row, if_match)
-        plan = _apply(caller, changed_document(kind, row, body))
+        plan = _apply(caller, changed_document(kind, row, body), reason)
         return plan, _again(kind, row)
 
 
@@ -193,9 +201,10 @@ def _held(kind: Kind, names: Sequence[str], caller: AnyCaller) -> Any:
     return kinds.find(kind, names, caller, REGISTRY)
 
 
-def _apply(caller: AnyCaller, document: Any) -> Plan:
+def _apply(caller: AnyCaller, document: Any, reason: str = REASON) -> Plan:
+    author = replace(author_of(caller), reason=reason)
     try:
-        return apply_reading(reading_of(document), author=author_of(caller), approve=partial(require_each, caller))
+        return apply_reading(reading_of(document), author=author, approve=partial(require_each, caller))
     except InvalidDefinition as error:
         groups = _reach(caller)
         if groups is not None:

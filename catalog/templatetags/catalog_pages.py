@@ -111,6 +111,24 @@ def percent(share: float | None) -> str:
 
 
 @register.filter
+def value_text(value: Any) -> str:
+    """A value of a definition on one line; what is not set is said so.
+
+    >>> value_text(None), value_text(["a", "b"]), value_text({"not_null": True}), value_text("")
+    ('not set', 'a, b', 'not_null: true', 'empty')
+    """
+    if value is None:
+        return "not set"
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {value_text(part)}" for name, part in value.items()) or "empty"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(value_text, value)) or "empty"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) or "empty"
+
+
+@register.filter
 def size(count: int | None) -> str:
     """Bytes in the unit that fits.
 

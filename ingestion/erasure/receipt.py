@@ -77,6 +77,6 @@ _WORDS: dict[str, str] = {
     "online": "online: {rows} rows ({names})",
     "idempotency_keys": "idempotency keys: {rows}",
     "texts": "errors of runs that named it: {rows}",
-    "statistics": "statistics: {rows} without values now ({names})",
+    "statistics": "values of {rows} statistics ({names})",
     "left_files": "files that were left behind: {things}",
 }

@@ -17,9 +17,8 @@ from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 
 from catalog import access
-from catalog.moments import duration_text, parse_duration_text
 from catalog.admin.rules import allowed_values_text, parse_allowed_values
-from catalog.admin.schedule import due_times
+from catalog.admin.schedule import due_times, overdue_since
 from catalog.admin.transition import DeprecationForm
 from catalog.models import (
     ApiKey,
@@ -33,6 +32,7 @@ from catalog.models import (
     Status,
     Tag,
 )
+from catalog.moments import duration_text, parse_duration_text
 from catalog.schemas import current_schema
 
 pytestmark = pytest.mark.django_db
@@ -774,6 +774,67 @@ def test_a_crontab_is_due_at_its_times() -> None:
 def test_a_task_that_is_off_is_never_due() -> None:
     task = PeriodicTask(interval=IntervalSchedule.objects.create(every=1, period="hours"), enabled=False)
     assert due_times(task, 3, now=NOON) == []
+
+
+def hourly(**fields: object) -> PeriodicTask:
+    every = IntervalSchedule.objects.get_or_create(every=3600, period="seconds")[0]
+    return PeriodicTask(**{"interval": every, "date_changed": NOON - timedelta(days=3), **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "ran_at", "late_since"),
+    [
+        ({"last_run_at": NOON - timedelta(minutes=64)}, None, None),  # due at 11:56, within the grace of 5 minutes
+        ({"last_run_at": NOON - timedelta(minutes=66)}, None, "11:54"),
+        (
+            {"last_run_at": NOON - timedelta(hours=9)},
+            NOON - timedelta(minutes=30),
+            None,
+        ),  # the beat has not noted it yet
+        ({"last_run_at": NOON - timedelta(hours=9), "enabled": False}, None, None),
+        ({"last_run_at": NOON - timedelta(hours=9), "one_off": True}, None, None),
+        ({"date_changed": NOON - timedelta(hours=2)}, None, "11:00"),  # made two hours ago, and never ran
+        ({"date_changed": NOON - timedelta(hours=2), "start_time": NOON + timedelta(hours=1)}, None, None),
+    ],
+)
+def test_a_task_is_overdue_when_its_time_went_by_without_it(
+    fields: dict[str, object], ran_at: datetime | None, late_since: str | None
+) -> None:
+    late = overdue_since(hourly(**fields), now=NOON, ran_at=ran_at)
+    assert (late and f"{late:%H:%M}") == late_since
+
+
+def test_a_crontab_is_overdue_by_its_own_zone() -> None:
+    berlin = CrontabSchedule.objects.create(minute="0", hour="6", timezone="Europe/Berlin")
+    task = PeriodicTask(crontab=berlin, last_run_at=NOON - timedelta(days=1), date_changed=NOON - timedelta(days=9))
+    late = overdue_since(task, now=NOON)
+    assert late is not None
+    assert f"{late:%d %H:%M}" == "02 05:00"  # 6 in the morning there in November
+    task.last_run_at = NOON - timedelta(hours=6)
+    assert overdue_since(task, now=NOON) is None
+
+
+def test_the_list_of_schedules_says_when_in_words_what_came_of_it_and_what_is_late(
+    browser: Client, group: FeatureGroup
+) -> None:
+    daily = CrontabSchedule.objects.create(minute="30", hour="4", timezone="Europe/Berlin")
+    PeriodicTask.objects.create(name="scrubbing", task="t", crontab=daily, enabled=False)
+    task = group.schedule
+    assert task is not None
+    PeriodicTask.objects.filter(pk=task.pk).update(
+        date_changed=timezone.now() - timedelta(days=2), last_run_at=timezone.now() - timedelta(hours=3)
+    )
+    url = page("periodictask", app="django_celery_beat")
+    shown = text_of(browser.get(url))
+    for words in ("every hour", "At 04:30", "Europe/Berlin", "overdue since", "</span>off"):
+        assert words in shown, words
+    run = Run.queue(group, requested_by="schedule")
+    shown = text_of(browser.get(url))
+    assert page("run", "change", run.pk) in shown
+    assert "overdue since" not in shown
+    assert page("run", "change", run.pk) in text_of(
+        browser.get(page("periodictask", "change", task.pk, app="django_celery_beat"))
+    )
 
 
 def test_a_task_is_added_and_shows_its_next_times(browser: Client, group: FeatureGroup) -> None:

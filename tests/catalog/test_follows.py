@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 NOON = datetime(2024, 11, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -344,9 +345,14 @@ def test_a_change_that_is_refused_or_rolled_back_is_not_told(group: Any, ada: Us
     class Undone(Exception):
         pass
 
-    with pytest.raises(Undone), transaction.atomic():
+    @transaction.atomic
+    def change_and_undo() -> None:
         change_status(group, "deprecated")
+        assert Notice.objects.count() == 1
         raise Undone
+
+    with pytest.raises(Undone):
+        change_and_undo()
     assert not Notice.objects.exists()
 
 
@@ -369,8 +375,8 @@ def test_an_episode_of_staleness_is_told_once_and_a_newer_event_ends_it(group: A
     observe(group.pk, 1, NOON - DAY)
     look()
     assert told(ada) == []
-    for minute in range(3):
-        look(NOON + timedelta(minutes=1 + minute))
+    for minutes in (1, 2, 3):
+        look(NOON + minutes * MINUTE)
     stale = ("stale", "customer_purchases is stale: its newest event is older than its freshness target.")
     assert told(ada) == [stale]
     observe(group.pk, 1, NOON - timedelta(hours=23))  # newer, and soon too old again
@@ -378,6 +384,9 @@ def test_an_episode_of_staleness_is_told_once_and_a_newer_event_ends_it(group: A
     look(NOON)
     fresh = ("fresh", "customer_purchases is fresh again.")
     assert told(ada) == [fresh, stale]
+    observe(group.pk, 1, NOON - timedelta(hours=23) + MINUTE)
+    look(NOON)
+    assert told(ada) == [fresh, stale]  # it has been so since
     look(NOON + 2 * timedelta(hours=1))
     assert told(ada) == [stale, fresh, stale]
 

@@ -299,6 +299,7 @@ def make_things(world: World) -> dict[str, Any]:
 
     from catalog.models import (
         ApiKey,
+        AppliedDefinition,
         Entity,
         Erasure,
         FailedLogin,
@@ -346,6 +347,9 @@ def make_things(world: World) -> dict[str, Any]:
         "catalog_featureservice": service,
         "catalog_owner": Owner.objects.get(name="growth"),
         "catalog_tag": Tag.objects.create(name="purchases"),
+        "catalog_applieddefinition": AppliedDefinition.objects.create(
+            kind="owner", name="growth", text="owners:\n- name: growth\n", sha256="a" * 64, applied_at=timezone.now()
+        ),
         "catalog_apikey": ApiKey.objects.filter(revoked_at=None, expires_at=None).first(),
         "catalog_erasure": Erasure.objects.create(
             entity=Entity.objects.get(), key_hash="a" * 64, reason="asked", run=ended, until=timezone.now()
@@ -386,8 +390,8 @@ def address(model: str, word: str, thing: Any) -> str | None:
     name = f"{model}_{word}"
     if name not in set(_admin_patterns()):
         return None
-    arguments: list[Any] = [] if word in ("changelist", "add", "erase") else [thing.pk]
-    if word == "simple_history":
+    arguments: list[Any] = [] if word in ("changelist", "add", "erase", "drift", "export", "import") else [thing.pk]
+    if word in ("simple_history", "revert"):
         arguments.append(thing.history.first().pk)
     return reverse(f"admin:{name}", args=arguments)
 

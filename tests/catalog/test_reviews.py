@@ -72,6 +72,10 @@ def test_without_the_switch_no_review_is_needed_and_one_may_be_asked_for(group: 
     group.needs_review = False
     group.save()
     reviews.request_review(draft, by=user("ada"))
+    draft.description = "New ones."
+    draft.save()
+    with pytest.raises(Conflict, match="was changed since review"):  # what was looked at is not what it is now
+        reviews.approve(draft, by=user("bob"))
     activate(draft)
     draft.refresh_from_db()
     assert draft.status == "active"

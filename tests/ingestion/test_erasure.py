@@ -31,7 +31,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from catalog import runs, stores, suppression
-from catalog.models import Entity, Erasure, FeatureGroup, Run, RunState, TrainingDataset
+from catalog.models import Entity, Erasure, FeatureGroup, FeatureStatistics, Run, RunState, TrainingDataset
 from engine import faults
 from engine.errors import Conflict, CorruptData, InvalidInput, UnknownName
 from engine.offline.compaction import FILES_AT_LEAST
@@ -235,6 +235,48 @@ def test_the_receipt_says_what_went_when_and_why_and_names_nobody(much: FeatureG
     assert removed["idempotency_keys"] == {"all": {"rows": 1}}
     assert removed["redis"] == "append-only file written anew"
     assert list((contents.folder(much) / "_delta_log").glob("*.checkpoint.parquet"))
+
+
+def test_statistics_that_may_quote_her_keep_their_counts_alone_and_the_others_all(
+    group: FeatureGroup, sources: Path
+) -> None:
+    drain.drain(group)
+    write_csv(sources / "z.csv", [purchase("C1", "2024-11-03T10:00:00Z", note="z")])
+    unconcerned = ingest(group)
+
+    def note(**which: Any) -> FeatureStatistics:
+        return FeatureStatistics.objects.get(feature__name="note", **which)
+
+    of_run, of_day = note(run__kind="ingest", accepted_to__lt=unconcerned.acceptance_id), note(run=None)
+    assert NOTE in json.dumps(of_run.told)
+    assert NOTE in json.dumps(of_day.told)
+    assert NOTE.encode() in bytes(of_day.state or b"")
+    erasure = erase(group)
+    for row in (of_run, of_day):
+        counts = (row.row_count, row.null_count)
+        row.refresh_from_db()
+        assert (row.told, row.state, (row.row_count, row.null_count)) == (None, None, counts)
+    assert (note(run=unconcerned).told or {})["top"] == [["z", 1]]
+    assert erasure.receipt["statistics"] == {group.name: {"rows": 8}}  # four features of a run, and of a day
+    # What is pushed on this day from now on is described again.
+    push(group, [purchase("C2", NOON + timedelta(days=4), note="later")])
+    drain.drain(group)
+    of_day.refresh_from_db()
+    assert of_day.described == 1
+    assert (of_day.told or {})["top"] == [["later", 1]]
+    assert traces() == []
+
+
+def test_statistics_of_a_run_that_never_landed_go(group: FeatureGroup, sources: Path) -> None:
+    """It wrote them before a commit that did not come; none of its rows is in a file that could tell whose they are."""
+    write_csv(sources / "b.csv", [purchase(HER, "2024-11-02T10:00:00Z", note=NOTE)])
+    with workers.failing_at("run.before_delta_commit"), pytest.raises(faults.Fault):
+        ingest(group)
+    lost = Run.objects.filter(kind="ingest").latest("created_at")
+    assert (lost.state, lost.statistics.count()) == (RunState.FAILED, 4)
+    assert erase(group).gone_at
+    assert lost.statistics.count() == 0
+    assert traces() == []
 
 
 def test_rows_of_others_stay_in_quarantine_and_can_be_replayed(group: FeatureGroup) -> None:

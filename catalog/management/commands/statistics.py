@@ -58,4 +58,6 @@ def _cells(one: Described) -> tuple[str, ...]:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return (f"{value:,.4g}" if isinstance(value, float) else str(value))[:WIDEST]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
+    return str(value)[:WIDEST]

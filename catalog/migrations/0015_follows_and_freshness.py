@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0030_reviews'),
+        ('catalog', '0014_applied_definitions'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0020_feature_statistics'),
+        ('catalog', '0012_feature_statistics'),
     ]
 
     operations = [

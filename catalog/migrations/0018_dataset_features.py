@@ -32,7 +32,7 @@ def note_features(apps, schema_editor) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("catalog", "0040_follows_and_freshness")]
+    dependencies = [("catalog", "0017_run_indexes")]
 
     operations = [
         migrations.CreateModel(
