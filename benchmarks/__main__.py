@@ -263,6 +263,15 @@ def _rebuilding(bench: Bench) -> Iterator[Row]:
         yield Row(f"read 1 vector {when}: 99th percentile", "{:.2f} ms", figures[name]["p99"])
 
 
+def _catalog(bench: Bench) -> Iterator[Row]:
+    figures = _measure("catalog", bench.home("catalog"))
+    for page, figure in figures["pages"].items():
+        work = f"catalog of {figures['features']:,} features, {page}"
+        yield Row(f"{work}: median", "{:.0f} ms", figure["p50_ms"])
+        yield Row(f"{work}: 95th percentile", "{:.0f} ms", figure["p95_ms"])
+        yield Row(f"{work}: queries of the database", "{:.0f}", figure["queries"])
+
+
 def _rows(count: int) -> str:
     return f"{count} row{'s' * (count > 1)}"
 
@@ -289,6 +298,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "training": _training,
     "pushing": _pushing,
     "rebuilding": _rebuilding,
+    "catalog": _catalog,
 }
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ def read(body: bytes) -> bytes:
     return orjson.dumps({"features": list(FEATURES), "rows": rows})
 
 
+def bare(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
+    """The same as a WSGI application."""
+    answer = read(environ["wsgi.input"].read())
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
+    return [answer]
+
+
 def _view(request: HttpRequest) -> HttpResponse:
     return HttpResponse(read(request.body), content_type="application/json")
 
@@ -54,11 +61,7 @@ class Application:
         self._django = _django()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
-        if environ["PATH_INFO"] != "/bare":
-            return self._django(environ, start_response)
-        answer = read(environ["wsgi.input"].read())
-        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
-        return [answer]
+        return (bare if environ["PATH_INFO"] == "/bare" else self._django)(environ, start_response)
 
 
 def make() -> Application:

@@ -76,7 +76,8 @@ def addresses() -> dict[str, str]:
     def listed(**query: Any) -> str:
         return f"/catalog/features/?{urlencode(query, doseq=True)}"
 
-    feature = Feature.objects.select_related("group").order_by("pk")[3]
+    service = FeatureService.objects.order_by("pk")[0]
+    feature = Feature.objects.select_related("group").get(chosen_by__service=service, chosen_by__position=0)
     return {
         "home": "/",
         "all features": listed(),
@@ -88,9 +89,9 @@ def addresses() -> dict[str, str]:
         "features by reads": listed(sort="reads"),
         "features, page 100": listed(page=100),
         "a feature": page_of(feature),
-        "a group": page_of(FeatureGroup.objects.order_by("pk")[1]),
+        "a group": page_of(FeatureGroup.objects.order_by("pk")[0]),
         "an entity": page_of(Entity.objects.order_by("pk")[0]),
-        "a service": page_of(FeatureService.objects.order_by("pk")[0]),
+        "a service": page_of(service),
         "a dataset": page_of(TrainingDataset.objects.order_by("pk")[0]),
         "groups": "/catalog/groups/",
         "datasets": "/catalog/datasets/",

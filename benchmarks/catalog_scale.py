@@ -245,12 +245,19 @@ class _Filling:
         served = [f for f in self.features if f.status == "" and f.group.status == Status.ACTIVE]
         chosen = (
             ServiceFeature(service=service, feature=feature, position=at)
-            for service in made
-            for at, feature in enumerate(self.random.sample(served, min(30, len(served))))
+            for number, service in enumerate(made)
+            for at, feature in enumerate(self.features_of(number, served))
         )
         self.recorded(chosen)
         self.tagged(made, every=4)
         return made
+
+    def features_of(self, number: int, served: Sequence[Feature]) -> list[Feature]:
+        """Three of one group, and others from here and there: thirty in all."""
+        start = number * self.size.features_of_each % len(served)
+        own = served[start : start + 3]
+        others = self.random.sample(served, min(27, len(served)))
+        return list(dict.fromkeys([*own, *others]))
 
     # -- What happens
 

@@ -22,10 +22,14 @@ from engine.errors import AmbiguousName, NotFound, Problem, near_names
 from engine.schema import Field
 
 
+def to_json(document: object) -> bytes:
+    """The body of a JSON answer: int64 as JSON integers, datetimes as RFC 3339 with `Z`."""
+    return orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY)
+
+
 def json_response(document: object, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-    """A JSON answer: int64 as JSON integers, datetimes as RFC 3339 with `Z`."""
-    body = orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY)
-    return HttpResponse(body, status=status, content_type="application/json", headers=headers or {})
+    """A JSON answer."""
+    return HttpResponse(to_json(document), status=status, content_type="application/json", headers=headers or {})
 
 
 class GroupSerializer(serializers.Serializer[Any]):

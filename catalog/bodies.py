@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -46,7 +47,7 @@ def read_body(request: Request | HttpRequest, *, limit: int = MAX_BYTES) -> byte
     """
     raw = request._request if isinstance(request, Request) else request
     _refuse_encodings(raw)
-    declared = _declared_length(raw)
+    declared = declared_length(raw.META)
     if declared > limit:
         raise TooLarge(f"A body has at most {limit} bytes.")
     try:
@@ -66,9 +67,9 @@ def _refuse_encodings(raw: HttpRequest) -> None:
         raise UnsupportedMediaType("Bodies are read as they are; send this one without a Content-Encoding.")
 
 
-def _declared_length(raw: HttpRequest) -> int:
-    """The length that the request says; 0 where it says none."""
-    declared = raw.META.get("CONTENT_LENGTH") or "0"
+def declared_length(environ: Mapping[str, Any]) -> int:
+    """The length that a request says; 0 where it says none."""
+    declared = environ.get("CONTENT_LENGTH") or "0"
     return int(declared[:20]) if declared.isascii() and declared.isdecimal() else 0
 
 
@@ -159,8 +160,9 @@ def _kind(document: object) -> str:
 
 def require_keys(document: dict[str, Any], *, required: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     """Raises InvalidInput listing every key that is missing and every one that is not known."""
+    if required <= document.keys() <= required | optional:
+        return
     problems = [Problem(f"/{name}", "is missing") for name in sorted(required - document.keys())]
     problems += [Problem(f"/{name}", "is not known") for name in sorted(document.keys() - required - optional)]
-    if problems:
-        known = ", ".join(sorted(required | optional))
-        raise InvalidInput(f"The body's keys are {known}.", problems)
+    known = ", ".join(sorted(required | optional))
+    raise InvalidInput(f"The body's keys are {known}.", problems)

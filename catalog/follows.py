@@ -96,6 +96,14 @@ def inbox(user: Person) -> QuerySet[Inbox]:
     return told.select_related("notice__run", "notice__feature__group", *things)
 
 
+def following(user: Person) -> QuerySet[Follow]:
+    """What `user` follows and may read now, the latest first; each with its thing."""
+    visible = Q()
+    for kind, field in _FIELDS.items():
+        visible |= Q(**{f"{field}__in": seen(user, kind._default_manager.all()).order_by().values("pk")})
+    return Follow.objects.filter(visible, user=user.pk).select_related("feature__group", *_FIELDS.values())
+
+
 def unread_count(user: Person) -> int:
     """How many of them they have not read: one query, beside those that ask once a request for a person's roles."""
     return inbox(user).filter(read_at=None).count()

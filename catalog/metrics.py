@@ -26,11 +26,12 @@ from catalog.health import what_is_damaged, what_is_down
 from catalog.models import CatalogState, FeatureGroup, Refusal, Run
 from catalog.openapi import documented
 from catalog.request_log import log_request
+from engine.process_id import process_id
 
 FOLDER = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(Path(settings.FEATUREHUB_HOME) / "metrics")))
 FOLDER.mkdir(parents=True, exist_ok=True)
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest, multiprocess  # noqa: E402  reads the folder
+from prometheus_client import CollectorRegistry, Histogram, generate_latest, multiprocess, values  # noqa: E402  reads the folder
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
@@ -39,6 +40,8 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 #: Sent at a scrape: who knows of more state than the catalog answers with a list of metrics. It keeps rooms apart.
 metrics_wanted = Signal()
+
+values.ValueClass = values.MultiProcessValue(process_id)  # it asks twice an observation
 
 _requests = Histogram(
     "featurehub_request_seconds",

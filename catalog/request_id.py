@@ -28,7 +28,7 @@ def current_request_id() -> str:
 def request_id_of(given: str) -> str:
     """The id of a request: the one that the caller gave when it is a sensible one."""
     # An id is no secret; the system's randomness would let another thread go first, at each request.
-    return given if SENSIBLE.fullmatch(given) else f"{getrandbits(128):032x}"
+    return given if given and SENSIBLE.fullmatch(given) else f"{getrandbits(128):032x}"
 
 
 def with_request_id(given: str, request: HttpRequest, answer: Callable[[], Answer]) -> tuple[Answer, str]:

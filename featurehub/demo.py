@@ -21,6 +21,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from catalog import statistics
 from catalog.definitions import apply
 from catalog.models import Run
 from featurehub import demo_stories
@@ -55,6 +56,7 @@ def load(progress: Callable[[Run], None] | None = None, *, follower: User | None
     run = ingest.ingest(find_group(GROUP), by="demo", progress=progress)
     weeks = shift_of(source)
     told = demo_stories.load(source.parent, read_purchases, shift=pd.Timedelta(weeks=weeks), follower=follower)
+    statistics.compare_new()
     return Loaded(run, weeks, tuple(told))
 
 

@@ -16,13 +16,14 @@ from rest_framework.views import APIView
 
 from catalog import usage
 from catalog.access import READ
-from catalog.api import json_response
+from catalog.api import to_json
 from catalog.bodies import read_object, require_keys
 from catalog.openapi import documented, in_path, in_query
 from catalog.snapshot import FeatureSnapshot
 from engine.errors import InvalidInput, Problem, near_names
 from engine.status import STATUSES
 from serving import arrow, vectors
+from serving.answer import JSON, Answer
 from serving.lookup import key_columns, read_entity
 from serving.rights import for_caller
 from serving.vectors import MakePlan, Vectors, rfc3339
@@ -64,6 +65,10 @@ class EntityVectorView(APIView):
         ],
     )
     def get(self, request: Request, entity: str, id: str) -> HttpResponse:
+        return self.answer(request, entity, id).to_django()
+
+    def answer(self, request: Request, entity: str, id: str) -> Answer:
+        """The same for the short way (hot_path.py)."""
         query = _query(request)
         found, labels = read_entity(
             entity,
@@ -75,18 +80,13 @@ class EntityVectorView(APIView):
         usage.count(found.plan.feature_names, request.user)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
-            return _arrow_response(found, key_columns(id, found.plan), INCLUDES if "include" in query else (), headers)
+            include = INCLUDES if "include" in query else ()
+            body = arrow.stream(found, key_columns(id, found.plan), include=include)
+            return Answer(body, arrow.MEDIA_TYPE, headers)
         values = found.json_values(int64_as_string=query.get("int64") == "string")[0]
         flat = dict(zip(labels, values, strict=True))
-        answer = _with_meta(entity, id, flat, found, labels) if query.get("include") == "meta" else flat
-        return json_response(answer, headers=headers)
-
-
-def _arrow_response(
-    found: Vectors, entities: Mapping[str, Sequence[object]], include: Sequence[str], headers: dict[str, str]
-) -> HttpResponse:
-    body = arrow.stream(found, entities, include=include)
-    return HttpResponse(body, content_type=arrow.MEDIA_TYPE, headers=headers)
+        document = _with_meta(entity, id, flat, found, labels) if query.get("include") == "meta" else flat
+        return Answer(to_json(document), JSON, headers)
 
 
 def _query(request: Request) -> dict[str, str]:
@@ -174,6 +174,10 @@ class VectorsView(APIView):
         body=VectorsBodySerializer,
     )
     def post(self, request: Request) -> HttpResponse:
+        return self.answer(request).to_django()
+
+    def answer(self, request: Request) -> Answer:
+        """The same for the short way (hot_path.py)."""
         as_string = _parameters(request, {"int64": INT64}).get("int64") == "string"
         asked = parse_request(read_object(request))
         plans = for_caller(request.user, asked.make_plan)
@@ -181,8 +185,8 @@ class VectorsView(APIView):
         usage.count(found.plan.feature_names, request.user)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):
-            return _arrow_response(found, asked.entities, asked.include, headers)
-        return json_response(_columnar(found, asked, int64_as_string=as_string), headers=headers)
+            return Answer(arrow.stream(found, asked.entities, include=asked.include), arrow.MEDIA_TYPE, headers)
+        return Answer(to_json(_columnar(found, asked, int64_as_string=as_string)), JSON, headers)
 
 
 class VectorsRequest:
@@ -222,7 +226,7 @@ def entity_columns(document: object) -> dict[str, list[object]]:
 
 
 def _are_columns(document: object) -> bool:
-    return isinstance(document, dict) and all(isinstance(column, list) for column in document.values())
+    return isinstance(document, dict) and {list}.issuperset(map(type, document.values()))
 
 
 def _columnar(found: Vectors, asked: VectorsRequest, *, int64_as_string: bool) -> dict[str, Any]:
@@ -244,7 +248,7 @@ def make_plan(service: object, features: object) -> MakePlan:
         return vectors.of_service(service)
     if service is not None:
         raise InvalidInput("feature_service is a name, or name@version.")
-    if not isinstance(features, list) or not features or not all(isinstance(name, str) for name in features):
+    if not isinstance(features, list) or set(map(type, features)) != {str}:
         raise InvalidInput("features is a list of at least one feature name.")
     return vectors.of_features(features)
 

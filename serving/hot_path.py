@@ -12,25 +12,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
+from http.client import responses
 from time import perf_counter
 from typing import Any, cast
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import LimitedStream, WSGIRequest, get_path_info
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
-from django.urls import URLPattern
-from rest_framework.renderers import BaseRenderer, JSONRenderer
-from rest_framework.views import APIView
+from django.urls.resolvers import RegexPattern
+from rest_framework.renderers import BaseRenderer
 
 from catalog.access import ApiKeyAuthentication, HasScope
+from catalog.bodies import declared_length
 from catalog.metrics import observe, server_timing
 from catalog.problems import exception_handler
 from catalog.request_id import with_request_id
 from catalog.request_log import log_request
+from serving.answer import JSON, Answer
 from serving.urls import urlpatterns
 
 Environ = dict[str, Any]
@@ -38,12 +40,20 @@ StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[Any]]
 
 
-def _route(name: str) -> URLPattern:
-    return next(pattern for pattern in urlpatterns if pattern.name == name)
+class _Route:
+    """A hot route, its view and what that answers with, found out once."""
+
+    def __init__(self, name: str) -> None:
+        pattern = next(pattern for pattern in urlpatterns if pattern.name == name)
+        self.name, self.pattern = name, cast(RegexPattern, pattern.pattern)
+        self.view: Any = pattern.callback.cls()  # type: ignore[attr-defined]  # DRF's as_view leaves the class there
+        renderers = {renderer.media_type: renderer() for renderer in self.view.renderer_classes}
+        #: What to answer with, by an `Accept` that needs no weighing.
+        self.renderers = {**renderers, "*/*": renderers[JSON]}
 
 
 #: The hot route of each method, and what its address begins with.
-_ROUTES = {"POST": ("/api/v1/vectors", _route("vectors")), "GET": ("/features/", _route("entity-vector"))}
+_ROUTES = {"POST": ("/api/v1/vectors", _Route("vectors")), "GET": ("/features/", _Route("entity-vector"))}
 #: All that Django finds a request's host by.
 _NAMING_THE_HOST = (
     "HTTP_HOST",
@@ -63,52 +73,57 @@ class HotPath:
 
     def __init__(self, django: Application) -> None:
         self._django = django
-        self._added: dict[bool, list[tuple[str, str]] | None] = {}
-        self._allowed_hosts: set[tuple[str | None, ...]] = set()
+        self._named_by = (*_NAMING_THE_HOST, *(settings.SECURE_PROXY_SSL_HEADER or ())[:1])
+        self._added: dict[tuple[str | None, ...], list[tuple[str, str]] | None] = {}
         self._thread = _Thread()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[Any]:
         began = perf_counter()
         request = _hot_request(environ)
-        added = request and self._has_allowed_host(request) and self._headers_of_security(request)
+        added = request and self._headers_of_security(request)
         if not request or not added:
             return self._django(environ, start_response)
         # A key that is not known yet and a changed catalog are looked up in the database.
         self._thread.database.close_if_unusable_or_obsolete()
-        response, request_id = with_request_id(environ.get("HTTP_X_REQUEST_ID", ""), request, partial(_call, request))
-        body, status, seconds = response.content, response.status_code, perf_counter() - began
-        observe(request.route, environ["REQUEST_METHOD"], status, seconds)
-        log_request(request, status, seconds)
-        own = [
+        answer, request_id = with_request_id(environ.get("HTTP_X_REQUEST_ID", ""), request, partial(_call, request))
+        seconds = perf_counter() - began
+        observe(request.route.name, environ["REQUEST_METHOD"], answer.status, seconds)
+        log_request(request, answer.status, seconds)
+        headers = [
+            ("Content-Type", answer.media_type),
+            *answer.headers.items(),
+            ("Vary", "Accept"),
+            *added,
             ("X-Request-ID", request_id),
             ("Server-Timing", server_timing(seconds)),
-            ("Content-Length", str(len(body))),
+            ("Content-Length", str(len(answer.body))),
         ]
-        start_response(f"{status} {response.reason_phrase}", [*response.items(), *added, *own])
-        return [body]
-
-    def _has_allowed_host(self, request: HttpRequest) -> bool:
-        """Whether the host is one of ours; what Django allowed before it allows again, and has not to be asked."""
-        named = tuple(map(request.META.get, _NAMING_THE_HOST))
-        if named in self._allowed_hosts:
-            return True
-        try:
-            request.get_host()
-        except DisallowedHost:
-            return False
-        if len(self._allowed_hosts) < HOSTS_REMEMBERED:
-            self._allowed_hosts.add(named)
-        return True
+        start_response(f"{answer.status} {responses[answer.status]}", headers)
+        return [answer.body]
 
     def _headers_of_security(self, request: HttpRequest) -> list[tuple[str, str]] | None:
-        """What Django's middlewares add to each answer, found out once; None when they send the caller elsewhere."""
-        is_secure = request.is_secure()
-        if is_secure not in self._added:
-            guarded = SecurityMiddleware(XFrameOptionsMiddleware(lambda _: HttpResponse()))
-            response = cast(HttpResponse, guarded(request))
-            del response.headers["Content-Type"]
-            self._added[is_secure] = list(response.items()) if response.status_code == 200 else None
-        return self._added[is_secure]
+        """What Django's middlewares add to each answer, found out once for a host; None when they send the caller
+        elsewhere, or when the host is none of ours."""
+        named = tuple(map(request.META.get, self._named_by))
+        try:
+            return self._added[named]
+        except KeyError:
+            added = _added_by_middlewares(request)
+        if len(self._added) >= HOSTS_REMEMBERED:
+            self._added.clear()
+        self._added[named] = added
+        return added
+
+
+def _added_by_middlewares(request: HttpRequest) -> list[tuple[str, str]] | None:
+    try:
+        request.get_host()
+    except DisallowedHost:
+        return None
+    guarded = SecurityMiddleware(XFrameOptionsMiddleware(lambda _: HttpResponse()))
+    response = cast(HttpResponse, guarded(request))
+    del response.headers["Content-Type"]
+    return list(response.items()) if response.status_code == 200 else None
 
 
 class _Thread(threading.local):
@@ -119,14 +134,23 @@ class _Thread(threading.local):
 
 
 class _HotRequest(WSGIRequest):
-    """A request with what a hot view's method reads beside what Django gives it."""
+    """Django's request as far as hot views, the log and problem documents read it.
+
+    Its own beginning is left out, which also looks for a content type, an encoding and the name of a script.
+    """
 
     user: Any
-    route: str
-    pattern: Any
-    view: APIView
-    arguments: dict[str, Any]
-    accepted_renderer: BaseRenderer
+
+    def __init__(
+        self, environ: Environ, path: str, *, route: _Route, arguments: dict[str, str], renderer: BaseRenderer
+    ) -> None:
+        self.environ = self.META = environ
+        self.path = self.path_info = path
+        self.method = environ["REQUEST_METHOD"]
+        self.resolver_match = None
+        self.route, self.pattern, self.arguments, self.accepted_renderer = route, route.pattern, arguments, renderer
+        self._stream = LimitedStream(environ["wsgi.input"], declared_length(environ))  # type: ignore[assignment]  # as Django has it
+        self._read_started = False
 
 
 def _hot_request(environ: Environ) -> _HotRequest | None:
@@ -136,33 +160,22 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
         return None
     if "HTTP_AUTHORIZATION" not in environ and ("HTTP_COOKIE" in environ or not settings.FEATUREHUB_ANONYMOUS_READS):
         return None
-    request = _HotRequest(dict(environ))  # a copy, since Django decodes the path in it
-    match = route.pattern.match(request.path_info[1:])
-    view = route.callback.cls()  # type: ignore[attr-defined]  # DRF's as_view leaves the class there
-    renderer = _renderer(view, environ.get("HTTP_ACCEPT", "*/*"))
-    if match is None or renderer is None:
+    if environ.get("SCRIPT_NAME") or settings.FORCE_SCRIPT_NAME:
         return None
-    request.route, request.pattern, request.view, request.arguments = str(route.name), route.pattern, view, match[2]
-    request.accepted_renderer = renderer
-    return request
+    renderer = route.renderers.get(environ.get("HTTP_ACCEPT", "*/*"))
+    path = get_path_info(environ)
+    match = route.pattern.regex.fullmatch(path[1:])
+    if renderer is None or match is None:
+        return None
+    return _HotRequest(environ, path, route=route, arguments=match.groupdict(), renderer=renderer)
 
 
-def _renderer(view: APIView, accept: str) -> BaseRenderer | None:
-    """What to answer with, where that needs no weighing."""
-    if accept in ("*/*", "application/json"):
-        return JSONRenderer()
-    return next((renderer() for renderer in view.renderer_classes if renderer.media_type == accept), None)
-
-
-def _call(request: _HotRequest) -> HttpResponse:
-    """What DRF's dispatch does for these routes: who asks, whether they may, the view's method, errors as problems."""
+def _call(request: _HotRequest) -> Answer:
+    """What DRF's dispatch does for these routes: who asks, whether they may, the view's answer, errors as problems."""
     try:
         known = _AUTHENTICATION.authenticate(request)
         request.user = known and known[0]
-        _PERMISSION.has_permission(request, request.view)
-        response = getattr(request.view, str(request.method).lower())(request, **request.arguments)
+        _PERMISSION.has_permission(request, request.route.view)
+        return request.route.view.answer(request, **request.arguments)
     except Exception as error:  # each is a problem document, as in DRF's dispatch
-        response = exception_handler(error, {"request": request})
-    if len(request.view.renderer_classes) > 1:
-        response.headers["Vary"] = "Accept"
-    return response
+        return Answer.of(exception_handler(error, {"request": request}))

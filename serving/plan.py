@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 from catalog import stores
 from catalog.models import Status
@@ -20,7 +21,7 @@ from engine.status import PRESENT
 from engine.status import Status as ReadStatus
 from serving.names import require_servable
 
-Pick = Callable[[tuple[StoredValue, ...]], tuple[StoredValue, ...]]
+Pick = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 #: Plans that one catalog keeps: callers choose what they ask for, and memory has an end.
 REMEMBERED_AT_MOST = 1_000
 
@@ -54,7 +55,6 @@ class GroupRead:
     outputs: tuple[int, ...]
     present: tuple[ReadStatus, ...]
     layouts: dict[int, Layout]
-    is_whole_vector: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,8 @@ class Plan:
     """How to read one feature list: `features` in the order asked, `keys` every join key that is needed.
 
     is_plain_json: whether JSON has the values as they are stored, as it has no timestamps and embeddings.
+    key_names: the names of `keys`.
+    arrange: brings a row whose values are in the order of `groups` into that of `features`; None where it is there.
     group_names, personal: what the caller's rights are compared with; `personal` names features that need `pii:read`.
     width: the values of a row that is read: the features asked for, with holes where one is computed on request, then
     the stored features that only these read.
@@ -84,7 +86,9 @@ class Plan:
     feature_names: tuple[str, ...]
     is_plain_json: bool
     keys: tuple[Field, ...]
+    key_names: frozenset[str]
     groups: tuple[GroupRead, ...]
+    arrange: Pick | None
     deprecated: tuple[FeatureSnapshot, ...]
     group_names: frozenset[str]
     personal: tuple[str, ...]
@@ -122,12 +126,15 @@ def plan_for(features: Sequence[FeatureSnapshot], catalog: Catalog) -> Plan:
     computations = [c for name in names if (c := catalog.groups[name].computation(asked[name]))]
     read = [*features, *_only_read_by(computations, features, catalog)]
     stored = dict.fromkeys(feature.group for feature in read if not feature.on_request)
+    groups = tuple(_group_read(catalog.groups[name], read, catalog, places) for name in stored)
     return Plan(
         tuple(features),
         tuple(feature.full_name for feature in features),
         not any(feature.dtype.kind in ("timestamp", "embedding") for feature in features),
         keys,
-        tuple(_group_read(catalog.groups[name], read, catalog, places) for name in stored),
+        frozenset(places),
+        groups,
+        _arrangement([place for group in groups for place in group.outputs]),
         tuple(dict.fromkeys(feature for feature in features if feature.status == Status.DEPRECATED)),
         frozenset(names),
         tuple(dict.fromkeys(feature.full_name for feature in features if feature.is_personal)),
@@ -191,8 +198,13 @@ def _group_read(
         outputs,
         tuple(PRESENT for _ in outputs),
         {number: _layout(names, stored, group) for number, stored in group.layouts.items()},
-        outputs == tuple(range(len(features))),
     )
+
+
+def _arrangement(outputs: list[int]) -> Pick | None:
+    """What puts the values of these places in order."""
+    order = sorted(range(len(outputs)), key=outputs.__getitem__)
+    return None if order == list(range(len(outputs))) else _picker(order)
 
 
 def _layout(names: Sequence[str], stored: tuple[str, ...], group: GroupSnapshot) -> Layout:

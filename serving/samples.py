@@ -60,6 +60,7 @@ class Cell:
     length: str = ""
     full: str = ""
     is_number: bool = False
+    is_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def shown(value: Any, dtype: Dtype, *, is_key: bool = False) -> Cell:
         return _text(value)
     if dtype.kind == "timestamp":
         told = rfc3339(microseconds(value)) if isinstance(value, datetime) else str(value)
-        return Cell("value", told.replace("T", " ").removesuffix("Z"), full=told)
+        return Cell("value", told.replace("T", " ").removesuffix("Z"), full=told, is_time=True)
     if dtype.kind == "bool":
         return Cell("value", "true" if value else "false")
     if is_key:

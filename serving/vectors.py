@@ -12,8 +12,9 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -30,7 +31,7 @@ from engine.schema import Dtype
 from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
 from serving.names import find_features, find_service
 from serving.on_request import Request, computed_columns, sent_values
-from serving.plan import GroupRead, Plan, remembered
+from serving.plan import GroupRead, Pick, Plan, remembered
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +52,22 @@ class Vectors:
     """The answer to one read: a row per entity in the order asked, a column per feature of the plan.
 
     values:   as stored (timestamps in microseconds, embeddings as float32 bytes); see `python_values`.
-    event_us: the event timestamp of the row that a value comes from, in microseconds; None without a row.
+    group_us: what `event_us` is made of, when it is asked for: a list of one time per entity for each of `plan.groups`.
     """
 
     plan: Plan
     values: Sequence[tuple[StoredValue, ...]]
     statuses: Sequence[tuple[Status, ...]]
-    event_us: Sequence[tuple[int | None, ...]]
+    group_us: Sequence[Sequence[int | None]]
+
+    @property
+    def event_us(self) -> list[tuple[int | None, ...]]:
+        """The event timestamp of the row that each value comes from, in microseconds; None without a row."""
+        columns: list[Sequence[int | None]] = [(None,) * len(self.values)] * self.plan.width
+        for group, times in zip(self.plan.groups, self.group_us, strict=True):
+            for place in group.outputs:
+                columns[place] = times
+        return list(zip(*columns[: len(self.plan.features)], strict=True))
 
     def python_values(self) -> list[list[object]]:
         """The values as Python has them: aware datetimes, lists of floats."""
@@ -154,6 +164,19 @@ def _group_keys(group: GroupRead, parts: Sequence[list[bytes]]) -> list[bytes]:
 
 def _key_parts(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[list[bytes]]:
     """What each join key's values add to the entity keys; raises InvalidInput, TooLarge."""
+    if columns.keys() != plan.key_names:
+        raise _wrong_keys(plan, columns)
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        told = {key.name: len(columns[key.name]) for key in plan.keys}
+        raise InvalidInput(f"The join key columns differ in length: {told}.")
+    rows = max(lengths, default=0)
+    if rows > MAX_ROWS or rows * plan.width > MAX_VALUES:
+        raise TooLarge(f"One request reads at most {MAX_ROWS} entities and {MAX_VALUES} values; split it.")
+    return [encode_column(columns[key.name], key, pointer=f"/entities/{key.name}") for key in plan.keys]
+
+
+def _wrong_keys(plan: Plan, columns: Mapping[str, Sequence[object]]) -> InvalidInput:
     wanted = [key.name for key in plan.keys]
     problems = [Problem(f"/entities/{name}", "this join key is missing") for name in wanted if name not in columns]
     problems += [
@@ -161,72 +184,46 @@ def _key_parts(plan: Plan, columns: Mapping[str, Sequence[object]]) -> list[list
         for name in columns
         if name not in wanted
     ]
-    if problems:
-        raise InvalidInput(f"The asked features are found by {', '.join(wanted)}.", problems)
-    lengths = {name: len(columns[name]) for name in wanted}
-    if len(set(lengths.values())) > 1:
-        raise InvalidInput(f"The join key columns differ in length: {lengths}.")
-    rows = next(iter(lengths.values()), 0)
-    if rows > MAX_ROWS or rows * plan.width > MAX_VALUES:
-        raise TooLarge(f"One request reads at most {MAX_ROWS} entities and {MAX_VALUES} values; split it.")
-    return [encode_column(columns[key.name], key, pointer=f"/entities/{key.name}") for key in plan.keys]
+    return InvalidInput(f"The asked features are found by {', '.join(wanted)}.", problems)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Found:
-    """What a group's rows gave, a tuple per entity in each list."""
+    """What a group's rows gave, for each entity: a tuple of values, one of statuses, and the event time of its row."""
 
-    values: list[tuple[StoredValue, ...]] = field(default_factory=list)
-    statuses: list[tuple[Status, ...]] = field(default_factory=list)
-    event_us: list[tuple[int | None, ...]] = field(default_factory=list)
-
-    def add_nothing(self, group: GroupRead, status: Status, event_us: int | None) -> None:
-        width = len(group.outputs)
-        self.values.append((None,) * width)
-        self.statuses.append((status,) * width)
-        self.event_us.append((event_us,) * width)
-
-    def add_partly(self, slots: Sequence[int | None], stored: tuple[StoredValue, ...], event_us: int) -> None:
-        """A row that lacks some of the slots, or has nulls in them."""
-        values = tuple([None if slot is None else stored[slot] for slot in slots])
-        self.values.append(values)
-        self.statuses.append(
-            tuple(
-                [
-                    NOT_FOUND if slot is None else NULL_VALUE if value is None else PRESENT
-                    for slot, value in zip(slots, values, strict=True)
-                ]
-            )
-        )
-        self.event_us.append((event_us,) * len(values))
+    values: list[tuple[StoredValue, ...]]
+    statuses: list[tuple[Status, ...]]
+    event_us: list[int | None]
 
 
 def _decode(plan: Plan, values: Sequence[bytes | None], now_us: int, sent: pl.DataFrame | None) -> Vectors:
     groups = plan.groups
     found = [_read_rows(group, values[place :: len(groups)], now_us) for place, group in enumerate(groups)]
+    times = [one.event_us for one in found]
     if sent is not None:
-        return _completed(plan, found, sent)
-    if len(groups) == 1 and groups[0].is_whole_vector:
-        (only,) = found
-        return Vectors(plan, only.values, only.statuses, only.event_us)
-    columns = ("values", "statuses", "event_us")
-    return Vectors(plan, *(_side_by_side(plan, [getattr(one, column) for one in found]) for column in columns))
+        return _completed(plan, found, times, sent)
+    if len(found) == 1 and plan.arrange is None:
+        return Vectors(plan, found[0].values, found[0].statuses, times)
+    return Vectors(
+        plan,
+        _side_by_side([one.values for one in found], plan.arrange),
+        _side_by_side([one.statuses for one in found], plan.arrange),
+        times,
+    )
 
 
-def _completed(plan: Plan, found: Sequence[Found], sent: pl.DataFrame) -> Vectors:
+def _completed(plan: Plan, found: Sequence[Found], times: Sequence[list[int | None]], sent: pl.DataFrame) -> Vectors:
     """What was read and what is computed on request from it; without what only that needed."""
     unread: list[Any] = [(None,) * sent.height] * plan.width
     values: list[Sequence[StoredValue]] = [*unread]
     statuses: list[Sequence[Status]] = [*unread]
-    event_us: list[Sequence[int | None]] = [*unread]
     for group, of_group in zip(plan.groups, found, strict=True):
         _place(values, group, of_group.values)
         _place(statuses, group, of_group.statuses)
-        _place(event_us, group, of_group.event_us)
     for place, computed, told in computed_columns(plan, values, statuses, sent):
         values[place], statuses[place] = computed, told
     width = len(plan.features)
-    return Vectors(plan, *([*zip(*columns[:width], strict=True)] for columns in (values, statuses, event_us)))
+    return Vectors(plan, [*zip(*values[:width], strict=True)], [*zip(*statuses[:width], strict=True)], times)
 
 
 def _place(columns: list[Any], group: GroupRead, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -235,58 +232,67 @@ def _place(columns: list[Any], group: GroupRead, rows: Sequence[tuple[Any, ...]]
         columns[place] = column
 
 
-def _side_by_side(plan: Plan, of_groups: Sequence[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+def _side_by_side(of_groups: Sequence[list[tuple[Any, ...]]], arrange: Pick | None) -> list[tuple[Any, ...]]:
     """What each entity has in each group, as one row in the order of the plan's features."""
-    outputs = [place for group in plan.groups for place in group.outputs]
-    rows = []
-    for parts in zip(*of_groups, strict=True):
-        row: list[Any] = [None] * len(outputs)
-        for place, value in zip(outputs, chain.from_iterable(parts), strict=True):
-            row[place] = value
-        rows.append(tuple(row))
-    return rows
+    rows = [tuple(chain.from_iterable(parts)) for parts in zip(*of_groups, strict=True)]
+    return rows if arrange is None else list(map(arrange, rows))
 
 
 def _read_rows(group: GroupRead, values: Sequence[bytes | None], now_us: int) -> Found:
     """What the rows of one group have for its asked features. All is done for many rows in one loop: a function or an
     object for each would take as long as the reading does."""
-    found, layouts, present = Found(), group.layouts, group.present
-    add_values, add_statuses, add_events = found.values.append, found.statuses.append, found.event_us.append
+    layouts, present, width = group.layouts, group.present, len(group.present)
     oldest = FIRST_US if group.ttl_us is None else max(FIRST_US, now_us - group.ttl_us)
     served_from, served_to = oldest + BIAS, LAST_US + BIAS
-    for value in values:
+    not_found, too_old, invalid = _alike(NOT_FOUND, width), _alike(OUTSIDE_MAX_AGE, width), _alike(INVALID, width)
+    found = Found([(None,) * width] * len(values), [not_found] * len(values), [None] * len(values))
+    rows, statuses, event_us = found.values, found.statuses, found.event_us
+    for place, value in enumerate(values):
         if value is None:
-            found.add_nothing(group, NOT_FOUND, None)
             continue
         try:
             flags, biased_us, schema_id, body = open_row(value)
             layout = layouts[schema_id]
             if flags & TOMBSTONE or not served_from <= biased_us <= served_to:
-                _add_withheld(found, group, flags, biased_us - BIAS)
+                if _is_too_old(flags, biased_us - BIAS):
+                    statuses[place], event_us[place] = too_old, biased_us - BIAS
                 continue
             stored = layout.decode(body)
         except (CorruptData, KeyError, *UNREADABLE) as error:
             log.error("an online row under %s cannot be read: %r", group.prefix, error)
-            found.add_nothing(group, INVALID, None)
+            statuses[place] = invalid
             continue
+        event_us[place] = biased_us - BIAS
         # The byte is found in a tenth of the time, and most bodies do not have it.
         if layout.is_partial or (NIL in body and None in stored):
-            found.add_partly(layout.slots, stored, biased_us - BIAS)
-            continue
-        add_values(stored if layout.pick is None else layout.pick(stored))
-        add_statuses(present)
-        add_events((biased_us - BIAS,) * len(present))
+            rows[place], statuses[place] = _partly(layout.slots, stored)
+        else:
+            rows[place], statuses[place] = stored if layout.pick is None else layout.pick(stored), present
     return found
 
 
-def _add_withheld(found: Found, group: GroupRead, flags: int, event_us: int) -> None:
-    """A whole row that says nothing of now: a tombstone, or one that is too old; raises CorruptData."""
+@cache
+def _alike(status: Status, width: int) -> tuple[Status, ...]:
+    return (status,) * width
+
+
+def _is_too_old(flags: int, event_us: int) -> bool:
+    """Whether a row that says nothing of now is one that is too old, and no tombstone; raises CorruptData."""
     if not FIRST_US <= event_us <= LAST_US:
         raise CorruptData(f"The event time {event_us} is outside the years 1 to 9999.")
-    if flags & TOMBSTONE:
-        found.add_nothing(group, NOT_FOUND, None)
-    else:
-        found.add_nothing(group, OUTSIDE_MAX_AGE, event_us)
+    return not flags & TOMBSTONE
+
+
+def _partly(
+    slots: Sequence[int | None], stored: tuple[StoredValue, ...]
+) -> tuple[tuple[StoredValue, ...], tuple[Status, ...]]:
+    """The values and statuses of a row that lacks some of the slots, or has nulls in them."""
+    values = tuple([None if slot is None else stored[slot] for slot in slots])
+    told: list[Status] = [
+        NOT_FOUND if slot is None else NULL_VALUE if value is None else PRESENT
+        for slot, value in zip(slots, values, strict=True)
+    ]
+    return values, tuple(told)
 
 
 def instant(event_us: int) -> datetime:

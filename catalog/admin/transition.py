@@ -20,7 +20,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminSelect2Widget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from catalog import lifecycle
-from catalog.access import REGISTRY
+from catalog.access import REGISTRY, AnyCaller
 from catalog.admin.confirmation import Concerned, Nothing, Question, ask, is_confirmed
 from catalog.admin.guarded import GuardedAdmin
 from catalog.admin.label import COLOURS, labelled, with_icon
@@ -164,9 +164,9 @@ def _list_action(name: str) -> Callable[..., HttpResponse]:
     return action(description=description, permissions=["change"])(of_selected)
 
 
-def _concerned(thing: Thing) -> Concerned:
+def _concerned(thing: Thing, caller: AnyCaller) -> Concerned:
     """A thing with all who are hit; readers are told apart, since they keep it from being archived."""
-    impact = impact_of(thing)
+    impact = impact_of(thing, caller)
     others = {
         "computed from it": impact["computed_features"],
         "training datasets": impact["training_datasets"],
@@ -251,7 +251,7 @@ class StatusActions(GuardedAdmin):
         question = Question(
             f"Undo the last change of the status of {thing}?", back, "Undo", "primary", target == Status.ARCHIVED
         )
-        return ask(self, request, question, concerned=[_concerned(thing)], form=Nothing(None), back=page)
+        return ask(self, request, question, concerned=[_concerned(thing, request.user)], form=Nothing(None), back=page)
 
     def review_one(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
         """Ask for a review, answer it or take it back, once that is confirmed."""
@@ -269,7 +269,7 @@ class StatusActions(GuardedAdmin):
         asked = open_review(thing)
         told = f" {asked.asked_by_name} asked: {asked.note or 'no note'}." if asked and act != "request_review" else ""
         question = Question(f"{verb} {thing}?", f"{consequence}{told}", button, variant)
-        return ask(self, request, question, concerned=[_concerned(thing)], form=form, back=page)
+        return ask(self, request, question, concerned=[_concerned(thing, request.user)], form=form, back=page)
 
     def _page_of(self, thing: Thing) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[thing.pk])
@@ -301,7 +301,7 @@ class StatusActions(GuardedAdmin):
             for thing in things:
                 self._change(request, thing, status, form)
             return HttpResponseRedirect(back)
-        concerned = [_concerned(thing) for thing in things]
+        concerned = [_concerned(thing, request.user) for thing in things]
         return ask(self, request, self._question(things, status), concerned=concerned, form=form, back=back)
 
     def _question(self, things: Sequence[Thing], status: Status) -> Question:

@@ -9,6 +9,7 @@ from django.utils.safestring import SafeString
 
 _WIDTH, _HEIGHT, _BOTTOM, _TOP = 720, 200, 22, 10
 _SPARK = (88, 20)
+_LONGEST_NAME = 24
 
 
 def histogram(labels: Sequence[str], shares: Sequence[float], before: Sequence[float], *, summary: str) -> SafeString:
@@ -43,6 +44,37 @@ def histogram(labels: Sequence[str], shares: Sequence[float], before: Sequence[f
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}'
         '<path class="axis" d="M0 {}H{}"/>{}</svg>',
         *(_WIDTH, _HEIGHT, summary, bars, line, floor, _WIDTH, ends),
+    )
+
+
+def bars(labels: Sequence[str], shares: Sequence[float], before: Sequence[float], *, summary: str) -> SafeString:
+    """One line for each of some named things, with a bar of its share (0 to 1); that of `before` as a mark on it (none
+    when it is empty). Names are cut to what fits."""
+    row, left, right = 24, 150, 60
+    longest = max([*shares, *before, 1e-9])
+    wide = _WIDTH - left - right
+    lines = format_html_join(
+        "",
+        '<text x="0" y="{}">{}</text>'
+        '<rect class="bar" x="{}" y="{}" width="{}" height="14"><title>{}: {}</title></rect>'
+        '<text x="{}" y="{}">{}</text>',
+        [
+            (
+                *(at * row + 15, label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}…"),
+                *(left, at * row + 4, round(wide * share / longest, 1), label, _percent(share)),
+                *(round(left + wide * share / longest + 6, 1), at * row + 15, _percent(share)),
+            )
+            for at, (label, share) in enumerate(zip(labels, shares, strict=True))
+        ],
+    )
+    marks = format_html_join(
+        "",
+        '<path class="before" d="M{} {}v18"/>',
+        [(round(left + wide * share / longest, 1), at * row + 2) for at, share in enumerate(before)],
+    )
+    size = (_WIDTH, max(len(labels), 1) * row)
+    return format_html(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>', *size, summary, lines, marks
     )
 
 

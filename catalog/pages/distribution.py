@@ -44,7 +44,8 @@ def distribution_of(feature: Feature) -> Distribution | None:
         return None
     latest, before = row.statistics, statistics.baselines({feature.pk: row}).get(feature.pk)
     labels, now, then = _bins(latest, before)
-    chart = charts.histogram(labels, now, then, summary=_summary(feature, latest, before)) if labels else None
+    draw = charts.histogram if latest.histogram else charts.bars
+    chart = draw(labels, now, then, summary=_summary(feature, latest, before)) if labels else None
     bins = [
         (label, percent(share), percent(then[at]) if then else "—")
         for at, (label, share) in enumerate(zip(labels, now, strict=True))

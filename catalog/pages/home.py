@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
-from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from catalog import freshness, reviews, statistics
-from catalog.access import AnyCaller, seen
+from catalog.access import READ, AnyCaller, reach, seen
 from catalog.models import (
     Entity,
     Feature,
@@ -28,24 +27,11 @@ from catalog.models import (
 )
 from catalog.models.feature import EFFECTIVE_STATUS
 from catalog.pages import addresses, searching
+from catalog.pages.concerns import NAMED, Concern, concerns_wanted
 from catalog.pages.viewing import page, show
 
-#: How many of each are named.
-NAMED = 4
 MOST_READ = 8
 CHANGES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Concern:
-    """Something that may need somebody: how much there is of it, the first few, and where all are listed."""
-
-    title: str
-    count: int
-    address: str
-    tone: str
-    explained: str
-    named: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @page
@@ -61,10 +47,6 @@ def home_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
         "mine": _mine(request, caller),
     }
     return show(request, caller, "catalog/home.html", context, here="home")
-
-
-#: Sent for the home page, with the `caller`: who knows of more than the catalog does answers with a list of concerns.
-concerns_wanted = Signal()
 
 
 def _concerns(caller: AnyCaller) -> Iterator[Concern]:
@@ -160,9 +142,10 @@ def _counts(caller: AnyCaller) -> list[tuple[tuple[str, str], int, str]]:
 
 
 def _most_read(caller: AnyCaller) -> list[tuple[Feature, int]]:
-    visible = seen(caller, Feature.objects.order_by()).values("pk")
-    uses = searching.reads_by_feature().filter(feature__in=visible).order_by("-reads")[:MOST_READ]
-    reads = dict(uses)
+    uses = searching.reads_by_feature()
+    if reach(caller, READ) is not None:  # a look at each feature costs more than all the sums
+        uses = uses.filter(feature__in=seen(caller, Feature.objects.order_by()).values("pk"))
+    reads = dict(uses.order_by("-reads")[:MOST_READ])
     return [(feature, reads[feature.pk]) for feature in searching.features_of(list(reads))]
 
 
@@ -179,11 +162,15 @@ class Changed:
     address: str
     number: int = 1
 
+    @property
+    def group(self) -> str:
+        return self.name.partition(":")[0]
+
     def is_with(self, other: Changed) -> bool:
-        """Whether both were made by one apply, of features of one group."""
-        together = (self.by, self.reason, self.sign, self.kind) == (other.by, other.reason, other.sign, other.kind)
-        of_one = self.name.partition(":")[0] == other.name.partition(":")[0]
-        return together and of_one and abs((self.at - other.at).total_seconds()) < _TOGETHER_SECONDS
+        """Whether both were made by one apply, of one thing or of features of one group."""
+        together = (self.by, self.reason, self.kind) == (other.by, other.reason, other.kind)
+        alike = self.name == other.name or (self.group == other.group and self.sign == other.sign)
+        return together and alike and abs((self.at - other.at).total_seconds()) < _TOGETHER_SECONDS
 
 
 _SIGNS = {"+": "added", "~": "changed", "-": "removed"}
@@ -212,9 +199,11 @@ def _changes(caller: AnyCaller) -> list[Changed]:
         same = next((at for at, other in enumerate(shown) if change.is_with(other)), None)
         if same is None:
             shown.append(change)
-        elif change.name != shown[same].name:
+        elif change.name == shown[same].name:
+            shown[same] = replace(shown[same], sign=change.sign)  # what was added and then completed was added
+        else:
             first = shown[same]
-            address = reverse("catalog-group", args=[first.name.partition(":")[0]]) if first.address else ""
+            address = reverse("catalog-group", args=[first.group]) if first.address else ""
             shown[same] = replace(first, number=first.number + 1, address=address)
     return shown[:CHANGES]
 

@@ -8,7 +8,6 @@ from django.shortcuts import redirect
 
 from catalog import follows
 from catalog.access import AnyCaller
-from catalog.models import Follow
 from catalog.pages.lists import Listed
 from catalog.pages.searching import PER_PAGE, Query
 from catalog.pages.viewing import form_page, show
@@ -32,6 +31,6 @@ def inbox_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
         "title": "Inbox",
         "found": Listed(list(told[(number - 1) * PER_PAGE : number * PER_PAGE]), total, number),
         "unread": follows.unread_count(caller),
-        "following": Follow.objects.filter(user=caller).select_related("feature__group", "group", "service", "entity"),
+        "following": follows.following(caller),
     }
     return show(request, caller, "catalog/inbox.html", context, here="catalog-inbox")

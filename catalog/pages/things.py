@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from catalog.access import READ, WRITE, AnyCaller, allowed, seen
+from catalog.access import READ, WRITE, AnyCaller, allowed, reach, seen
 from catalog.admin.schedule import due_times, timing_in_words
 from catalog.history import changes_of
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status, TrainingDataset
@@ -32,7 +33,7 @@ CHANGES = 10
 @page
 def feature_page(request: HttpRequest, caller: AnyCaller, group: str, name: str) -> HttpResponse:
     feature: Feature = find(FEATURES, [group, name], caller)
-    impact = impact_of(feature)
+    impact = impact_of(feature, caller)
     context = {
         "feature": feature,
         "offered": actions_on(feature, caller),
@@ -81,7 +82,7 @@ def group_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespon
         "due": due_times(group.schedule, 3, now=timezone.now()) if group.schedule else [],
         **_history(group),
         "lineage": lineage_of(group, caller),
-        "impact": impact_of(group),
+        "impact": impact_of(group, caller),
         "may_write": allowed(caller, WRITE, group),
     }
     return show(request, caller, "catalog/group.html", context, here="catalog-groups")
@@ -106,23 +107,30 @@ def entity_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpRespo
 def service_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     service: FeatureService = find(FEATURE_SERVICES, [name], caller)
     chosen = service.chosen.select_related("feature__group__entity", "feature__owner", "feature__replaced_by__group")
-    features = [one.feature for one in chosen]
+    visible = set(seen(caller, Feature.objects.filter(services=service).order_by()).values_list("pk", flat=True))
+    places = [(one.position + 1, one.feature) for one in chosen if one.feature_id in visible]
+    features = [feature for _, feature in places]
+    sees_all = reach(caller, READ) is None  # what its list was before may name features of any group
     context = {
         "service": service,
         "offered": actions_on(service, caller),
-        "features": features,
+        "places": places,
+        "number": len(chosen),
         "problems": problems_of(service, features),
         "versions": seen(caller, FeatureService.objects.filter(name=service.name)).order_by("-version"),
-        "changes": service.changes_since(),
-        "impact": impact_of(service),
-        **_history(service),
+        "changes": service.changes_since() if sees_all else None,
+        "impact": impact_of(service, caller),
+        **_history(service, without="" if sees_all else "features"),
         "lineage": lineage_of(service, caller),
     }
     return show(request, caller, "catalog/service.html", context, here="catalog-services")
 
 
-def _history(thing: Entity | FeatureGroup | Feature | FeatureService) -> dict[str, Any]:
-    changes = changes_of(thing)
+def _history(thing: Entity | FeatureGroup | Feature | FeatureService, *, without: str = "") -> dict[str, Any]:
+    """The changes of a thing, newest first; `without` is a key of its definition that is not to be told."""
+    changes = [
+        replace(change, fields=tuple(one for one in change.fields if one[0] != without)) for change in changes_of(thing)
+    ]
     return {"history": changes[:CHANGES], "history_more": max(len(changes) - CHANGES, 0)}
 
 

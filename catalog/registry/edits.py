@@ -163,7 +163,7 @@ def impact(
     with _taken_back(True), alone():
         row = kinds.find(kind, names, caller, REGISTRY)
         require(caller, REGISTRY, row)
-        told = impact_of(row)
+        told = impact_of(row, caller)
         if asked is None:
             return told
         before, target = (row.effective_status if isinstance(row, Feature) else row.status), asked.target(row)

@@ -7,23 +7,26 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from catalog import usage
+from catalog.access import AnyCaller, seen
 from catalog.lifecycle import Thing
 from catalog.models import Feature, FeatureGroup, FeatureService, Owner, Status, TrainingDataset
 from catalog.schemas import derived_from
 
 
-def impact_of(thing: Thing) -> dict[str, Any]:
+def impact_of(thing: Thing, caller: AnyCaller) -> dict[str, Any]:
     """The services that read it, the features that are computed from it, the training datasets that have it, who asked
-    in the last 30 days, and the owners of all."""
+    in the last 30 days, and the owners of all; of them what the caller may see."""
     features = _features_of(thing)
-    services = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features).distinct()
+    reading = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features).distinct()
+    services = seen(caller, reading)
     if isinstance(thing, FeatureService):
         services = services.filter(pk=thing.pk)
     names = frozenset(map(str, features.select_related("group")))
+    datasets = seen(caller, TrainingDataset.objects.filter(name__in=TrainingDataset.reading(names)))
     return {
         "services": [str(service) for service in services],
         "computed_features": list(map(str, derived_from(thing))) if isinstance(thing, Feature) else [],
-        "training_datasets": list(TrainingDataset.reading(names)),
+        "training_datasets": list(datasets.order_by("name").values_list("name", flat=True)),
         "readers": [
             {"name": reader.name, "requests": reader.requests, "last_day": reader.last_day.isoformat()}
             for reader in usage.readers(features)

@@ -11,11 +11,10 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.db import transaction
-from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum, Value, When
+from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Sum, Value, When
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from catalog.access import WRITE, AnyCaller, name_of, principal_of, require, seen
 from catalog.models import FeatureGroup, Run
@@ -193,14 +192,12 @@ def find(query: RuleQuery, records: QuarantinedRules) -> list[Together]:
     return [one for one in found if one.counts.waiting or one.counts.replaying]
 
 
-def listed(rows: Sequence[Any] | QuerySet[Any], number: int, per_page: int) -> Listed:
-    total = rows.count() if isinstance(rows, QuerySet) else len(rows)
-    at = min(number, max(1, -(-total // per_page)))
-    return Listed(list(rows[(at - 1) * per_page : at * per_page]), total, at, per_page)
+def listed(rows: Sequence[Any], number: int, per_page: int) -> Listed:
+    at = min(number, max(1, -(-len(rows) // per_page)))
+    return Listed(rows[(at - 1) * per_page : at * per_page], len(rows), at, per_page)
 
 
 @page
-@require_safe
 def quarantine_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     query = RuleQuery.of(request.GET)
     found = listed(find(query, readable(caller)), query.page, RULES_PER_PAGE)
@@ -220,7 +217,6 @@ def quarantine_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
 
 
 @page
-@require_safe
 def group_quarantine(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     """The part of a group's page that tells of its rejected rows; asked for by itself it is the whole list."""
     group: FeatureGroup = find_thing(FEATURE_GROUPS, [name], caller)
@@ -247,14 +243,13 @@ def alike(records: QuarantinedRules, record: QuarantinedRule) -> QuarantinedRule
 
 
 @page
-@require_safe
 def rule_page(request: HttpRequest, caller: AnyCaller, id: int) -> HttpResponse:
     """One rule: its rows that wait, what became of the others, and by which runs they came."""
     record = find_record(caller, id)
     records = alike(readable(caller), record)
     (together,) = by_rule(records)
     query = RuleQuery.of(request.GET)
-    found = listed(records.select_related("run__group", "replay").order_by("-pk"), query.page, RECORDS_PER_PAGE)
+    found = _newest(records, together.counts.runs, query.page)
     (broken,) = broken_of([record], caller, counts={record.pk: together.counts}, rows=ALL_ROWS)
     singles = QuarantinedRow.objects.filter(rule__in=[one.pk for one in found.rows]).select_related("rule", "replay")
     context = {
@@ -266,6 +261,14 @@ def rule_page(request: HttpRequest, caller: AnyCaller, id: int) -> HttpResponse:
         "can_mend_rows": broken.may_write and record.state in (QuarantineState.PENDING, QuarantineState.SETTLED),
     }
     return show(request, caller, "ingestion/rule.html", context, here="catalog-quarantine")
+
+
+def _newest(records: QuarantinedRules, total: int, number: int) -> Listed:
+    """A page of records, newest first. Their ids come first, so that the states of the others are not asked for."""
+    at = min(number, max(1, -(-total // RECORDS_PER_PAGE)))
+    ids = records.order_by("-pk").values_list("pk", flat=True)[(at - 1) * RECORDS_PER_PAGE : at * RECORDS_PER_PAGE]
+    whole = QuarantinedRule.objects.with_state().filter(pk__in=list(ids)).select_related("run__group", "replay")
+    return Listed(list(whole.order_by("-pk").defer("samples")), total, at, RECORDS_PER_PAGE)
 
 
 # -- Settling
@@ -323,9 +326,10 @@ def replay(group: FeatureGroup, selection: Selection, caller: AnyCaller, **optio
 
 
 @form_page
-@require_POST
 def replay_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """Queue one replay for each group; it is followed on its own page."""
+    if request.method != "POST":
+        return redirect("catalog-quarantine")
     started: list[Run] = []
     try:
         for group, records in _by_group(chosen_records(request, caller)).items():
@@ -345,7 +349,6 @@ def replay_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
 
 
 @form_page
-@require_http_methods(["GET", "HEAD", "POST"])
 def discard_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """Ask first, and for a reason; once there is one, the rows are not wanted any more."""
     if request.method != "POST":

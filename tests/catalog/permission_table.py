@@ -15,7 +15,6 @@ from django.urls import URLPattern, URLResolver
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 #: Every route outside the admin: an address of it, and the scope that each of its methods needs; None is open to all.
 ROUTES: dict[str, tuple[str, dict[str, str | None]]] = {
-    "home": ("/", {"GET": None}),
     "health": ("/health", {"GET": None}),
     "ready": ("/readyz", {"GET": None}),
     "live": ("/healthz", {"GET": None}),
@@ -90,6 +89,55 @@ ROUTES: dict[str, tuple[str, dict[str, str | None]]] = {
     "registry-reviews": ("/api/v1/registry/reviews", {"GET": "read"}),
     "openapi": ("/api/v1/openapi.json", {"GET": "read"}),
     "api-docs": ("/api/docs/", {"GET": "read"}),
+}
+RUN, RULE = "11111111-1111-4111-8111-111111111111", 4711
+_CHANGED = "/catalog/features/customer_purchases/total_purchases"
+#: Every page: an address of it, and what each of its methods needs beside `read` anywhere; None is open to all,
+#: `person` is for who is logged in. A method that is not named is 405.
+PAGES: dict[str, tuple[str, dict[str, str | None]]] = {
+    "login": ("/login/", {"GET": None, "POST": None}),
+    "logout": ("/logout/", {"POST": None}),
+    "home": ("/", {"GET": "read"}),
+    "catalog-features": ("/catalog/features/", {"GET": "read"}),
+    "catalog-find": ("/catalog/find/", {"GET": "read"}),
+    "catalog-feature": (f"{_CHANGED}/", {"GET": "read"}),
+    "catalog-groups": ("/catalog/groups/", {"GET": "read"}),
+    "catalog-group": ("/catalog/groups/customer_purchases/", {"GET": "read"}),
+    "catalog-entities": ("/catalog/entities/", {"GET": "read"}),
+    "catalog-entity": ("/catalog/entities/customer/", {"GET": "read"}),
+    "catalog-services": ("/catalog/services/", {"GET": "read"}),
+    "catalog-service": ("/catalog/services/loyalty/", {"GET": "read"}),
+    "catalog-datasets": ("/catalog/datasets/", {"GET": "read"}),
+    "catalog-dataset": ("/catalog/datasets/churn/", {"GET": "read"}),
+    "catalog-change": (f"{_CHANGED}/deprecate/", {"GET": "registry", "POST": "registry"}),
+    "catalog-follow": (f"{_CHANGED}/follow/", {"GET": "read", "POST": "person"}),
+    "catalog-inbox": ("/catalog/inbox/", {"GET": "person", "POST": "person"}),
+    "catalog-lineage": ("/catalog/lineage/", {"GET": "read"}),
+    "catalog-runs": ("/catalog/runs/", {"GET": "read"}),
+    "catalog-runs-under-way": ("/catalog/runs/under-way/", {"GET": "read"}),
+    "catalog-run": (f"/catalog/runs/{RUN}/", {"GET": "read"}),
+    "catalog-run-part": (f"/catalog/runs/{RUN}/now/", {"GET": "read"}),
+    "catalog-run-retry": (f"/catalog/runs/{RUN}/retry/", {"POST": "write"}),
+    "catalog-run-cancel": (f"/catalog/runs/{RUN}/cancel/", {"GET": "write", "POST": "write"}),
+    "catalog-run-now": ("/catalog/groups/customer_purchases/run/", {"GET": "write", "POST": "write"}),
+    "catalog-quarantine": ("/catalog/quarantine/", {"GET": "read"}),
+    "catalog-group-quarantine": ("/catalog/groups/customer_purchases/quarantine/", {"GET": "read"}),
+    "catalog-quarantine-replay": ("/catalog/quarantine/replay/", {"POST": "write"}),
+    "catalog-quarantine-discard": ("/catalog/quarantine/discard/", {"GET": "read", "POST": "write"}),
+    "catalog-quarantine-rule": (f"/catalog/quarantine/{RULE}/", {"GET": "read"}),
+    "catalog-quarantine-csv": (f"/catalog/quarantine/{RULE}/rows.csv", {"GET": "read"}),
+    "catalog-quarantine-row": (f"/catalog/quarantine/{RULE}/rows/0/", {"GET": "write", "POST": "write"}),
+    "catalog-samples": (f"{_CHANGED}/samples/", {"GET": "read"}),
+    "catalog-group-samples": ("/catalog/groups/customer_purchases/samples/", {"GET": "read"}),
+    "catalog-use": (f"{_CHANGED}/use/", {"GET": "read"}),
+    "catalog-service-use": ("/catalog/services/loyalty/use/", {"GET": "read"}),
+    "catalog-try": ("/catalog/entities/customer/try/", {"GET": "read", "POST": "read"}),
+}
+#: Pages for who may read anything: what they show is what the caller may see.
+OF_NO_GROUP = {
+    *("home", "catalog-features", "catalog-find", "catalog-groups", "catalog-entities", "catalog-entity"),
+    *("catalog-services", "catalog-service", "catalog-datasets", "catalog-inbox", "catalog-lineage", "catalog-runs"),
+    *("catalog-runs-under-way", "catalog-quarantine", "catalog-service-use", "catalog-try"),
 }
 #: What is sent to (route, method), where `{}` would not say which group it is about.
 BODIES: dict[tuple[str, str], Any] = {

@@ -228,6 +228,27 @@ def test_behind_tls_the_short_way_sends_callers_there_and_says_so_in_its_headers
     assert_equal(short, whole)
 
 
+def test_what_is_remembered_of_one_host_is_not_said_to_another(
+    hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving import hot_path
+
+    settings.SECURE_SSL_REDIRECT, settings.SECURE_HSTS_SECONDS = True, 3600
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    monkeypatch.setattr(hot_path, "HOSTS_REMEMBERED", 2)
+    django = Whole()
+    application = hot_path.HotPath(django)
+
+    def status(host: str, scheme: str) -> str:
+        headers = {"authorization": f"Bearer {hub.key}", "host": host, "x_forwarded_proto": scheme}
+        return ask(application, environ_of("GET", ONE, **headers)).status[:3]
+
+    asked = [("localhost", "https"), ("localhost", "http"), ("evil.example", "https"), ("testserver", "https")]
+    assert [status(*each) for each in asked * 2] == ["200", "301", "400", "200"] * 2
+    assert django.asked == 4
+    assert len(application._added) <= 2
+
+
 def test_arrow_by_accept_is_the_same_both_ways(hub: Hub) -> None:
     body = json.dumps(bodies()[0]).encode()
     arrow = "application/vnd.apache.arrow.stream"
