@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import BrowserContext, Page
@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page
 from tests.browser import axe
 from tests.browser.hub import Hub
 from tests.browser.screens import CATALOG, SCREENS, Screen
-from tests.browser.watching import Watch
+from tests.browser.watching import Watch, settle
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,19 +53,23 @@ def problems_of(page: Page, screen: Screen, widths: tuple[int, ...]) -> list[str
     found = []
     for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(color_scheme="light")
+        show_in(page, "light", screen)
         found += [f"light {width}: {problem}" for problem in axe.violations(page, without=without)]
         found += [f"{width}: wider than the window: {what}" for what in wider_than_its_window(page)]
-        page.emulate_media(color_scheme="dark")
-        assert is_dark(page)
+        show_in(page, "dark", screen)
         found += [f"dark {width}: {problem}" for problem in axe.violations(page, without=without, colours_only=True)]
     return found
 
 
-def is_dark(page: Page) -> bool:
-    """Whether the page, of the catalog or of the admin, has taken the dark theme up."""
-    dark: bool = page.evaluate("() => document.documentElement.matches('.dark, [data-bs-theme=dark]')")
-    return dark
+def show_in(page: Page, theme: Literal["light", "dark"], screen: Screen) -> None:
+    """Let the system ask for a theme, and wait until the page has taken it up; the admin does so when it is loaded."""
+    page.emulate_media(color_scheme=theme)
+    if screen.is_admin:
+        page.reload()
+        settle(page)
+        axe.load(page)
+    is_dark = "document.documentElement.matches('.dark, [data-bs-theme=dark]')"
+    page.wait_for_function(f"() => {is_dark} === {str(theme == 'dark').lower()}")
 
 
 def wider_than_its_window(page: Page) -> list[str]:
