@@ -289,6 +289,7 @@ UNFOLD = {
     "SITE_URL": "/",
     "SITE_SYMBOL": "hub",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _: static("catalog/icon.svg")}],
+    "STYLES": [lambda _: static("catalog/admin.css")],
     "SHOW_HISTORY": True,
     "COLORS": {"primary": PRIMARY},
     "SIDEBAR": {"navigation": "catalog.admin.navigation.sidebar"},
