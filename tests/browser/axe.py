@@ -10,13 +10,15 @@ from playwright.sync_api import Page
 
 SOURCE = Path(__file__).with_name("vendor") / "axe-core" / "4.14.1" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+#: What a theme can change of a page that is laid out already.
+OF_COLOURS = ["color-contrast", "link-in-text-block"]
 #: Of each rule so many places are named.
 NAMED = 4
 
 _RUN = """
-async ([tags, without]) => {
+async ([only, without]) => {
   const found = await axe.run({ include: [["html"]], exclude: without.map((places) => [places]) }, {
-    runOnly: { type: "tag", values: tags },
+    runOnly: only,
     resultTypes: ["violations"],
     preload: false,
   });
@@ -30,9 +32,10 @@ def load(page: Page) -> None:
     page.evaluate(SOURCE.read_text() + ";undefined")
 
 
-def violations(page: Page, *, without: Iterable[str] = ()) -> list[str]:
+def violations(page: Page, *, without: Iterable[str] = (), colours_only: bool = False) -> list[str]:
     """What is wrong, a line per rule, with the first places; `without`: selectors of what is not looked at."""
-    found: list[dict[str, Any]] = page.evaluate(_RUN, [RULES, list(without)])
+    only = {"type": "rule", "values": OF_COLOURS} if colours_only else {"type": "tag", "values": RULES}
+    found: list[dict[str, Any]] = page.evaluate(_RUN, [only, list(without)])
     return [f"{rule['id']}: {rule['help']}; {_places(rule['nodes'])}" for rule in found]
 
 
