@@ -13,6 +13,7 @@ from catalog.pages.viewing import guarded
 class LoginPage(LoginView):
     """The form; failed logins are counted and limited by catalog/logins.py."""
 
+    http_method_names = ["get", "head", "post", "options"]
     template_name = "catalog/login.html"
     redirect_authenticated_user = True
 
