@@ -18,6 +18,8 @@ class LoginPage(LoginView):
     redirect_authenticated_user = True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if (request.method or "").lower() not in self.http_method_names:  # also of who is logged in, and sent home
+            return guarded(self.http_method_not_allowed(request))
         return guarded(super().dispatch(request, *args, **kwargs))  # type: ignore[arg-type]
 
 
