@@ -21,6 +21,8 @@ from featurehub import private_redis
 
 PROJECT = Path(__file__).resolve().parent.parent
 OWN_PREFIX = "FEATUREHUB_"
+#: Named alike, but the caller's: the key that snippets and documentation take from a shell.
+CALLERS_KEY = "FEATUREHUB_API_KEY"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 #: What `manage.py check --deploy` wants, so that a hub that starts passes it.
 SHORTEST_SECRET_KEY = 50
@@ -463,7 +465,7 @@ def _unknown_names(variables: Mapping[str, str]) -> list[str]:
     """A misspelt variable would be a setting that silently keeps its default."""
     problems = []
     for name in sorted(variables):
-        if name.startswith(OWN_PREFIX) and name not in SETTINGS:
+        if name.startswith(OWN_PREFIX) and name not in SETTINGS and name != CALLERS_KEY:
             own = {known.removeprefix(OWN_PREFIX): known for known in SETTINGS}
             near = [own[found] for found in near_names(name.removeprefix(OWN_PREFIX), own)]
             problems.append(f"{name} is not a setting." + (f" Did you mean {' or '.join(near)}?" if near else ""))

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.views.decorators.http import require_safe
 
 from catalog.access import READ_PII, AnyCaller, require
 from catalog.pages.viewing import page
@@ -29,7 +28,6 @@ _OTHERS = "other_columns"
 
 
 @page
-@require_safe
 def rows_csv(request: HttpRequest, caller: AnyCaller, id: int) -> HttpResponse:
     record = find_record(caller, id)
     group = record.run.group

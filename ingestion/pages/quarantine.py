@@ -15,7 +15,6 @@ from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Sum, Valu
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from catalog.access import WRITE, AnyCaller, name_of, principal_of, require, seen
 from catalog.models import FeatureGroup, Run
@@ -199,7 +198,6 @@ def listed(rows: Sequence[Any], number: int, per_page: int) -> Listed:
 
 
 @page
-@require_safe
 def quarantine_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     query = RuleQuery.of(request.GET)
     found = listed(find(query, readable(caller)), query.page, RULES_PER_PAGE)
@@ -219,7 +217,6 @@ def quarantine_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
 
 
 @page
-@require_safe
 def group_quarantine(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     """The part of a group's page that tells of its rejected rows; asked for by itself it is the whole list."""
     group: FeatureGroup = find_thing(FEATURE_GROUPS, [name], caller)
@@ -246,7 +243,6 @@ def alike(records: QuarantinedRules, record: QuarantinedRule) -> QuarantinedRule
 
 
 @page
-@require_safe
 def rule_page(request: HttpRequest, caller: AnyCaller, id: int) -> HttpResponse:
     """One rule: its rows that wait, what became of the others, and by which runs they came."""
     record = find_record(caller, id)
@@ -330,9 +326,10 @@ def replay(group: FeatureGroup, selection: Selection, caller: AnyCaller, **optio
 
 
 @form_page
-@require_POST
 def replay_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """Queue one replay for each group; it is followed on its own page."""
+    if request.method != "POST":
+        return redirect("catalog-quarantine")
     started: list[Run] = []
     try:
         for group, records in _by_group(chosen_records(request, caller)).items():
@@ -352,7 +349,6 @@ def replay_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
 
 
 @form_page
-@require_http_methods(["GET", "HEAD", "POST"])
 def discard_chosen(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """Ask first, and for a reason; once there is one, the rows are not wanted any more."""
     if request.method != "POST":

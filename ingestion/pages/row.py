@@ -10,7 +10,6 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
-from django.views.decorators.http import require_http_methods
 
 from catalog.access import READ_PII, WRITE, AnyCaller, require
 from catalog.models import FeatureGroup
@@ -49,7 +48,6 @@ class Field:
 
 
 @form_page
-@require_http_methods(["GET", "HEAD", "POST"])
 def row_page(request: HttpRequest, caller: AnyCaller, id: int, row: int) -> HttpResponse:
     record = find_record(caller, id)
     group = record.run.group

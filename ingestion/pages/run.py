@@ -9,7 +9,6 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from catalog import runs
 from catalog.access import READ, WRITE, AnyCaller, allowed, name_of, principal_of, require
@@ -118,13 +117,11 @@ def _rejected(run: Run, caller: AnyCaller) -> list[Broken]:
 
 
 @page
-@require_safe
 def run_page(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
     return show(request, caller, "ingestion/run.html", shown_of(find_run(caller, id), caller), here="catalog-runs")
 
 
 @page
-@require_safe
 def run_part(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
     """What changes while the run goes on, asked for again and again; by itself it is no page.
 
@@ -138,9 +135,11 @@ def run_part(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
 
 
 @form_page
-@require_POST
 def retry_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
+    """Queue an ended run again. Who comes here by a link, as after a login, is led to the run's page."""
     run = find_run(caller, id)
+    if request.method != "POST":
+        return redirect("catalog-run", id=id)
     require(caller, WRITE, run)
     try:
         runs.retry(run, by=name_of(caller))
@@ -151,7 +150,6 @@ def retry_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse
 
 
 @form_page
-@require_http_methods(["GET", "HEAD", "POST"])
 def cancel_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpResponse:
     """Ask first; once confirmed, end the run before it lands."""
     run = find_run(caller, id)
@@ -167,7 +165,6 @@ def cancel_run(request: HttpRequest, caller: AnyCaller, id: UUID) -> HttpRespons
 
 
 @form_page
-@require_http_methods(["GET", "HEAD", "POST"])
 def run_now(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     """Say first what a run of the group would do; once confirmed, start it."""
     group: FeatureGroup = find_thing(FEATURE_GROUPS, [name], caller)

@@ -12,7 +12,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.utils.dateparse import parse_date, parse_datetime
-from django.views.decorators.http import require_safe
 
 from catalog.access import READ, AnyCaller, reach, seen
 from catalog.models import FeatureGroup, Run, RunKind, RunState, TrainingDataset
@@ -150,7 +149,6 @@ def under_way(query: RunQuery, runs: QuerySet[Run]) -> dict[str, Any]:
 
 
 @page
-@require_safe
 def runs_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     query, runs = RunQuery.of(request.GET), readable(caller)
     found = find(query, runs)
@@ -169,7 +167,6 @@ def runs_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
 
 
 @page
-@require_safe
 def under_way_part(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     """What runs now, again and again; by itself it is no page."""
     query = RunQuery.of(request.GET)

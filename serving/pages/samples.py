@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_safe
 
 from catalog.access import AnyCaller
 from catalog.models import Feature, FeatureGroup
@@ -18,14 +17,12 @@ from serving.pages.showing import answer
 COPIED_AT_MOST = 100_000
 
 
-@require_safe
 @page
 def of_group(request: HttpRequest, caller: AnyCaller, group: str) -> HttpResponse:
     found: FeatureGroup = find(FEATURE_GROUPS, [group], caller)
     return _answer(request, caller, found, found)
 
 
-@require_safe
 @page
 def of_feature(request: HttpRequest, caller: AnyCaller, group: str, name: str) -> HttpResponse:
     found: Feature = find(FEATURES, [group, name], caller)

@@ -9,7 +9,6 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods
 
 from catalog import refusals
 from catalog.access import AnyCaller, seen
@@ -74,7 +73,6 @@ class Suggestion:
     text: str
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
 @form_page
 def try_page(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     entity: Entity = find(ENTITIES, [name], caller)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_safe
 
 from catalog.access import AnyCaller
 from catalog.models import Feature, FeatureGroup, FeatureService
@@ -26,7 +25,6 @@ from serving.trying import FEATURE, SERVICE
 Recent = dict[str, list[list[KeyValue]]]
 
 
-@require_safe
 @page
 def of_feature(request: HttpRequest, caller: AnyCaller, group: str, name: str) -> HttpResponse:
     feature: Feature = find(FEATURES, [group, name], caller)
@@ -37,7 +35,6 @@ def of_feature(request: HttpRequest, caller: AnyCaller, group: str, name: str) -
     return answer(request, caller, "use", context, title=f"Use {feature.name}", about=feature, here="catalog-features")
 
 
-@require_safe
 @page
 def of_service(request: HttpRequest, caller: AnyCaller, name: str) -> HttpResponse:
     service: FeatureService = find(FEATURE_SERVICES, [name], caller)

@@ -36,14 +36,14 @@ def test_the_list_is_searched_ordered_and_narrowed(page: Page) -> None:
 
 def test_a_feature_is_deprecated_and_that_is_taken_back(page: Page) -> None:
     page.goto("/catalog/features/daily_sales/daily_units/")
-    page.get_by_role("link", name="Deprecate").click()
+    page.get_by_role("link", name="Deprecate", exact=True).click()
     page.get_by_role("button", name="Go on").click()
     page.get_by_label("Reason").fill("Counted by hand.")
     page.get_by_role("button", name="Go on").click()
     page.get_by_role("button", name="Deprecate", exact=True).click()
     expect(page.get_by_role("note")).to_contain_text("Counted by hand.")
-    page.get_by_role("link", name="Undo").click()
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("link", name="Undo", exact=True).click()
+    page.get_by_role("button", name="Undo", exact=True).click()
     expect(page.get_by_role("note")).to_have_count(0)
 
 

@@ -142,7 +142,7 @@ def test_all_problems_come_in_one_message() -> None:
 
 
 def test_an_unknown_variable_of_ours_is_refused_with_near_names_and_others_are_left_alone() -> None:
-    assert refusal(FEATUREHUB_HOMME="/x", HOMME="/x") == [
+    assert refusal(FEATUREHUB_HOMME="/x", HOMME="/x", FEATUREHUB_API_KEY="fh_1") == [
         "FEATUREHUB_HOMME is not a setting. Did you mean FEATUREHUB_HOME?"
     ]
 

@@ -323,6 +323,7 @@ def test_discarding_asks_for_a_reason_again(first: Run, editor: Client) -> None:
 
 def test_nothing_ticked_is_said_and_nothing_done(first: Run, editor: Client) -> None:
     for path in (REPLAY, DISCARD):
+        assert editor.get(path, {"rule": record_of(first).pk})["Location"] == QUARANTINE
         assert "No rule is ticked" in text_of(editor.post(path, follow=True))
     assert set(states().values()) == {"pending"}
 

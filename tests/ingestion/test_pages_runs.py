@@ -392,4 +392,8 @@ def test_other_methods_are_refused(group: FeatureGroup, editor: Client) -> None:
         path = reverse(name, args=[make_run(group).pk])
         assert editor.put(path).status_code == 405
         assert editor.delete(path).status_code == 405
-        assert (editor.get if name == "catalog-run-retry" else editor.delete)(path).status_code == 405
+    failed = make_run(group, RunState.FAILED, error="x")
+    led = editor.get(reverse("catalog-run-retry", args=[failed.pk]))
+    assert (led.status_code, led["Location"]) == (302, page_of(failed))
+    failed.refresh_from_db()
+    assert failed.state == RunState.FAILED
