@@ -306,6 +306,12 @@ class _Names:
             self._known[model, pk] = _Named(self._find(model, pk))
         return self._known[model, pk]
 
+    def meet(self, features: Iterable[int]) -> None:
+        """Ask for those of many features that are still there at once."""
+        unknown = [pk for pk in features if (Feature, pk) not in self._known]
+        for feature in Feature.objects.select_related("group").filter(pk__in=unknown) if unknown else ():
+            self._known[Feature, feature.pk] = _Named(str(feature))
+
     def _find(self, model: type[Model], pk: int) -> str:
         row = model._default_manager.filter(pk=pk).first()
         if isinstance(row, User):
@@ -345,7 +351,9 @@ def _feature(states: _States) -> dict[str, Any]:
 
 def _service(states: _States) -> dict[str, Any]:
     row = states.row()
-    features = [states.names.of(Feature, chosen.feature_id) for chosen in states.part("chosen")]
+    ids = [chosen.feature_id for chosen in states.part("chosen")]
+    states.names.meet(ids)
+    features = [states.names.of(Feature, pk) for pk in ids]
     row.chosen = _All(SimpleNamespace(feature=feature) for feature in features)
     return definition_as(FeatureService, row).written()
 

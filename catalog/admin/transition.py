@@ -170,6 +170,7 @@ def _concerned(thing: Thing, caller: AnyCaller) -> Concerned:
     others = {
         "computed from it": impact["computed_features"],
         "training datasets": impact["training_datasets"],
+        "out of your reach": [f"{impact['hidden']:,} more services or datasets"] if impact["hidden"] else [],
         "owners": impact["owners"],
     }
     return Concerned(

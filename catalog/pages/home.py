@@ -189,7 +189,7 @@ def _changes(caller: AnyCaller) -> list[Changed]:
             kind,
             _name_of(row),
             row.history_change_reason or "",
-            "" if row.history_type == "-" else addresses.page_of(row.instance),
+            "" if row.history_type == "-" else _address_of(row),
         )
         for kind, rows in _histories(caller)
         for row in rows
@@ -221,6 +221,12 @@ def _histories(caller: AnyCaller) -> Iterator[tuple[str, Any]]:
 
 def _name_of(row: Any) -> str:
     return f"{row.group.name}:{row.name}" if hasattr(row, "group_id") else row.name
+
+
+def _address_of(row: Any) -> str:
+    if hasattr(row, "group_id"):  # its instance would ask for its group once more
+        return reverse("catalog-feature", args=[row.group.name, row.name])
+    return addresses.page_of(row.instance)
 
 
 def _mine(request: HttpRequest, caller: AnyCaller) -> list[FeatureGroup]:

@@ -13,10 +13,13 @@ from catalog.pages.viewing import guarded
 class LoginPage(LoginView):
     """The form; failed logins are counted and limited by catalog/logins.py."""
 
+    http_method_names = ["get", "head", "post", "options"]
     template_name = "catalog/login.html"
     redirect_authenticated_user = True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if (request.method or "").lower() not in self.http_method_names:  # also of who is logged in, and sent home
+            return guarded(self.http_method_not_allowed(request))
         return guarded(super().dispatch(request, *args, **kwargs))  # type: ignore[arg-type]
 
 

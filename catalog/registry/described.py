@@ -217,6 +217,7 @@ class ImpactSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(), help_text="group:name of the features that are computed from a feature."
     )
     training_datasets = serializers.ListField(child=serializers.CharField())
+    hidden = serializers.IntegerField(help_text="Services and training datasets that the caller may not see.")
     readers = ReaderSerializer(many=True)
     owners = serializers.ListField(child=serializers.CharField())
     refused = serializers.CharField(allow_null=True, help_text="Why it would be refused.")

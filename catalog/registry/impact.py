@@ -15,23 +15,26 @@ from catalog.schemas import derived_from
 
 def impact_of(thing: Thing, caller: AnyCaller) -> dict[str, Any]:
     """The services that read it, the features that are computed from it, the training datasets that have it, who asked
-    in the last 30 days, and the owners of all; of them what the caller may see."""
+    in the last 30 days, and the owners of all. Services and datasets out of the caller's reach are counted as `hidden`,
+    and their owners named, so that nobody is hit unheard."""
     features = _features_of(thing)
     reading = FeatureService.objects.exclude(status=Status.ARCHIVED).filter(chosen__feature__in=features).distinct()
-    services = seen(caller, reading)
     if isinstance(thing, FeatureService):
-        services = services.filter(pk=thing.pk)
+        reading = reading.filter(pk=thing.pk)
+    services = list(seen(caller, reading))
     names = frozenset(map(str, features.select_related("group")))
-    datasets = seen(caller, TrainingDataset.objects.filter(name__in=TrainingDataset.reading(names)))
+    made = TrainingDataset.objects.filter(name__in=TrainingDataset.reading(names))
+    datasets = list(seen(caller, made).order_by("name").values_list("name", flat=True))
     return {
         "services": [str(service) for service in services],
         "computed_features": list(map(str, derived_from(thing))) if isinstance(thing, Feature) else [],
-        "training_datasets": list(datasets.order_by("name").values_list("name", flat=True)),
+        "training_datasets": datasets,
+        "hidden": reading.count() - len(services) + made.count() - len(datasets),
         "readers": [
             {"name": reader.name, "requests": reader.requests, "last_day": reader.last_day.isoformat()}
             for reader in usage.readers(features)
         ],
-        "owners": sorted(_owners(thing, features, services)),
+        "owners": sorted(_owners(thing, features, reading)),
     }
 
 

@@ -139,6 +139,8 @@ OF_NO_GROUP = {
     *("catalog-services", "catalog-service", "catalog-datasets", "catalog-inbox", "catalog-lineage", "catalog-runs"),
     *("catalog-runs-under-way", "catalog-quarantine", "catalog-service-use", "catalog-try"),
 }
+#: Those of an entity and a service, which a limited key sees only within its groups: whether it is of both groups.
+SHARED_PAGES = {"catalog-entity": True, "catalog-try": True, "catalog-service": False, "catalog-service-use": False}
 #: What is sent to (route, method), where `{}` would not say which group it is about.
 BODIES: dict[tuple[str, str], Any] = {
     ("vectors", "POST"): {

@@ -118,4 +118,6 @@ def _in_words(told: dict[str, Any]) -> list[str]:
                 for reader in hit
             ]
         lines.append(f"{noun}: {', '.join(hit) or 'none'}")
+    if told["hidden"]:
+        lines.append(f"services and training datasets out of reach: {told['hidden']:,}")
     return [*lines, *([f"refused: {told['refused']}"] if told.get("refused") else [])]

@@ -53,6 +53,7 @@ def test_a_dry_run_of_a_deprecation_tells_only_who_is_hit(ci: Asking, used: Any)
         "to": "deprecated",
         "services": ["churn@1"],
         "computed_features": ["customer_purchases:avg_purchase_value"],
+        "hidden": 0,
         "training_datasets": ["churn_2026"],
         "readers": [
             {"name": "the key 'checkout' of ada", "requests": 7, "last_day": timezone.now().date().isoformat()}
