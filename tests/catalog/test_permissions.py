@@ -268,7 +268,8 @@ def expected_of_page(caller: str, name: str, method: str) -> str:
     if caller in NOBODIES:
         return "login" if caller == "nobody" else "401"
     here, elsewhere = (KEYS | PEOPLE)[caller]
-    is_of_no_group = name in OF_NO_GROUP or (name, method) == ("catalog-quarantine-discard", "GET")  # back to the list
+    leads_to_the_list = name in ("catalog-quarantine-discard", "catalog-quarantine-replay") and method == "GET"
+    is_of_no_group = name in OF_NO_GROUP or leads_to_the_list
     if not is_of_no_group and "read" not in here:
         return "404" if "read" in elsewhere else "403"
     if caller in KEYS and name in SHARED_PAGES and "read" in here | elsewhere:
