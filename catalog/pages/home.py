@@ -100,7 +100,7 @@ def _of_features(caller: AnyCaller) -> Iterator[Concern]:
         addresses.features_with(moved="yes"),
         "warn",
         "The last run differs from the 7 days before by more than chance",
-        [(str(row.feature), f"{addresses.page_of(row.feature)}#data", f"by {row.psi:.2f}") for row in moved[:NAMED]],
+        [(row.feature.name, f"{addresses.page_of(row.feature)}#data", f"by {row.psi:.2f}") for row in moved[:NAMED]],
     )
     features = seen(caller, Feature.objects.select_related("group")).alias(effective=EFFECTIVE_STATUS)
     # Looked up for each of the few that are deprecated, instead of once for all that is read.
@@ -117,7 +117,7 @@ def _of_features(caller: AnyCaller) -> Iterator[Concern]:
         addresses.features_with(status="deprecated", sort="reads"),
         "warn",
         "Read in the last 30 days, or part of a service",
-        [(str(f), addresses.page_of(f), "who is hit") for f in deprecated[:NAMED]],
+        [(f.name, addresses.page_of(f), f.group.name) for f in deprecated[:NAMED]],
     )
     unowned = features.filter(owner=None, group__owner=None).exclude(effective=Status.ARCHIVED).order_by("group__name")
     yield Concern(
@@ -126,7 +126,7 @@ def _of_features(caller: AnyCaller) -> Iterator[Concern]:
         addresses.features_with(owner=searching.NOBODY),
         "warn",
         "Nobody answers for these features",
-        [(str(f), addresses.page_of(f), "") for f in unowned[:NAMED]],
+        [(f.name, addresses.page_of(f), f.group.name) for f in unowned[:NAMED]],
     )
 
 

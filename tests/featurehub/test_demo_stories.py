@@ -156,13 +156,19 @@ def test_quarantined_rows_break_four_rules_and_the_strict_one_is_mended_and_repl
 
 
 def test_purchases_a_day_moved_between_two_runs(sources: Path, shift: pd.Timedelta) -> None:
+    from catalog import statistics
+    from catalog.models import Feature
+
     load(sources, shift)
     first, second = group("daily_sales").runs.order_by("acceptance_id")
     stored = rows("daily_sales")
     before, after = (stored.filter(pl.col("_run") == str(run.pk))["daily_purchases"] for run in (first, second))
-    assert (len(before), len(after)) == (90, 456)
+    assert (len(before), len(after)) == (212, 334)
     assert before.sum() + after.sum() == 69_659
-    assert (round(before.mean()), round(after.mean())) == (353, 83)
+    assert (round(before.mean()), round(after.mean())) == (210, 75)
+    statistics.compare_new()
+    moved = {row.feature.name for row in statistics.moved_features(Feature.objects.all())}
+    assert moved >= {"daily_purchases", "daily_units", "daily_revenue"}
     assert stored["event_timestamp"].max() == (pd.Timestamp("1998-07-01", tz="UTC") + shift).to_pydatetime()
 
 
