@@ -125,3 +125,8 @@ document.body.addEventListener("htmx:beforeRequest", (event) => {
   const asksAgain = event.detail.elt.getAttribute("hx-trigger")?.startsWith("every");
   if (asksAgain && document.hidden) event.preventDefault();
 });
+
+// -- On a phone the navigation scrolls sideways: where one is, is in sight
+
+const current = document.querySelector(".top-nav [aria-current]");
+if (current) current.parentElement.scrollLeft = current.offsetLeft - current.parentElement.clientWidth / 3;
