@@ -141,7 +141,7 @@ def size(count: int | None) -> str:
     unit = next(units)
     while value >= 1024 and unit != "TiB":
         value, unit = value / 1024, next(units)
-    return f"{value:.4g} {unit}"
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
 
 
 @register.filter
