@@ -19,6 +19,7 @@ def test_the_list_is_searched_ordered_and_narrowed(page: Page) -> None:
     page.goto("/catalog/features/")
     page.get_by_role("searchbox", name="Search features").fill("purchases")
     page.keyboard.press("Enter")
+    page.wait_for_url("**q=purchases**")
     found = page.get_by_role("status").first
     everything = found.inner_text()
     page.get_by_role("group", name="Entity").get_by_role("checkbox", name="day").check()
@@ -31,6 +32,7 @@ def test_the_list_is_searched_ordered_and_narrowed(page: Page) -> None:
     assert names == sorted(names)
     assert "daily_purchases" in names
     page.get_by_role("link", name="Entity: day").click()
+    page.wait_for_url(lambda url: "entity=day" not in url)
     assert page.get_by_role("status").first.inner_text() == everything
 
 

@@ -101,10 +101,14 @@ def test_every_answer_has_the_headers_of_security_and_pages_a_content_policy(bro
     assert "*" not in policy
 
 
-def test_a_form_that_comes_without_its_token_is_refused_with_the_same_policy(browser: Client) -> None:
-    response = Client(enforce_csrf_checks=True).post("/admin/login/", {"username": "ada", "password": PASSWORD})
+def test_a_form_that_comes_without_its_token_is_refused_in_words_or_as_a_problem(browser: Client) -> None:
+    form, program = {"username": "ada", "password": PASSWORD}, Client(enforce_csrf_checks=True)
+    response = program.post("/admin/login/", form, headers={"Sec-Fetch-Dest": "document"})
     assert response.status_code == 403
-    assert "default-src 'self'" in response["Content-Security-Policy"]
+    assert "default-src 'none'" in response["Content-Security-Policy"]
+    assert "load its page again" in response.content.decode()
+    response = program.post("/admin/login/", form)
+    assert (response.status_code, response["Content-Type"]) == (403, "application/problem+json")
 
 
 def log_in(browser: Client, **options: object) -> HttpResponse:
