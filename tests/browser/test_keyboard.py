@@ -104,7 +104,7 @@ def test_a_feature_is_deprecated_in_three_steps(page: Page) -> None:
     tab_to(page, "Deprecate")
     page.keyboard.press("Enter")
     page.wait_for_url("**/daily_sales/trade/")
-    expect(page.get_by_role("note")).to_contain_text("Nobody knows what busy means.")
+    expect(page.get_by_role("note").filter(has_text="Deprecated")).to_contain_text("Nobody knows what busy means.")
 
 
 def test_rejected_rows_are_replayed(page: Page) -> None:

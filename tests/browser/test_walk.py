@@ -118,11 +118,11 @@ def deprecate_it(page: Page) -> None:
     expect(page.get_by_role("note").filter(has_text="Taxes are in it.")).to_contain_text("average_basket")
     page.goto("/")
     concern = page.get_by_role("region", name="Deprecated but used")
-    expect(concern.get_by_role("link", name="daily_sales:daily_revenue")).to_be_visible()
+    expect(concern.get_by_role("link", name="daily_revenue")).to_be_visible()
 
 
 def take_it_back(page: Page) -> None:
-    page.get_by_role("region", name="Deprecated but used").get_by_role("link", name="daily_sales:daily_revenue").click()
+    page.get_by_role("region", name="Deprecated but used").get_by_role("link", name="daily_revenue").click()
     page.get_by_role("link", name="Undo", exact=True).click()
     page.get_by_role("button", name="Undo", exact=True).click()
     expect(page.get_by_role("status").filter(has_text="as it was before")).to_be_visible()

@@ -43,10 +43,10 @@ def test_a_feature_is_deprecated_and_that_is_taken_back(page: Page) -> None:
     page.get_by_label("Reason").fill("Counted by hand.")
     page.get_by_role("button", name="Go on").click()
     page.get_by_role("button", name="Deprecate", exact=True).click()
-    expect(page.get_by_role("note")).to_contain_text("Counted by hand.")
+    expect(page.get_by_role("note").filter(has_text="Deprecated")).to_contain_text("Counted by hand.")
     page.get_by_role("link", name="Undo", exact=True).click()
     page.get_by_role("button", name="Undo", exact=True).click()
-    expect(page.get_by_role("note")).to_have_count(0)
+    expect(page.get_by_role("note").filter(has_text="Deprecated")).to_have_count(0)
 
 
 def test_a_vector_is_looked_up(page: Page) -> None:
