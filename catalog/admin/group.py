@@ -28,13 +28,13 @@ from catalog.admin.moment import DurationTextField, duration_text, moment_text
 from catalog.admin.owner import OwnerFilter
 from catalog.admin.recorded import RecordedAdmin
 from catalog.admin.removal import GuardedRemoval
-from catalog.admin.schedule import due_times
 from catalog.admin.service import FIRST_STATUSES
 from catalog.admin.transition import StatusActions
 from catalog.approvals import require_may_begin
 from catalog.models import Feature, FeatureGroup, GroupInput, GroupRole, RequestInput, Run, Status
 from catalog.models.group import validate_dtype
 from catalog.schemas import changes_of_meaning, problems_of, request_needs, schema_of, stored_schemas
+from catalog.timing import due_times
 from engine.errors import Conflict, FeaturehubError
 from engine.on_request import divided
 from engine.schema import Field, GroupSchema

@@ -10,7 +10,6 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from catalog.access import READ, WRITE, AnyCaller, allowed, reach, seen
-from catalog.admin.schedule import due_times, timing_in_words
 from catalog.history import changes_of
 from catalog.models import Entity, Feature, FeatureGroup, FeatureService, Status, TrainingDataset
 from catalog.pages import searching, wording
@@ -22,6 +21,7 @@ from catalog.pages.viewing import page, show
 from catalog.registry.impact import impact_of
 from catalog.registry.kinds import ENTITIES, FEATURE_GROUPS, FEATURE_SERVICES, FEATURES, find
 from catalog.schemas import request_needs
+from catalog.timing import due_times, timing_in_words
 from engine.errors import NotFound
 
 #: Runs of a group that its page tells of.

@@ -12,12 +12,12 @@ from django.utils import timezone
 
 from catalog import runs
 from catalog.access import READ, WRITE, AnyCaller, allowed, name_of, principal_of, require
-from catalog.admin.schedule import due_times
 from catalog.models import FeatureGroup, Run, RunState
 from catalog.pages.addresses import page_of
 from catalog.pages.viewing import form_page, page, show
 from catalog.registry.kinds import FEATURE_GROUPS
 from catalog.registry.kinds import find as find_thing
+from catalog.timing import due_times
 from engine.errors import (
     Conflict,
     CorruptData,

@@ -18,7 +18,6 @@ from django_celery_beat.models import ClockedSchedule, CrontabSchedule, Interval
 
 from catalog import access
 from catalog.admin.rules import allowed_values_text, parse_allowed_values
-from catalog.admin.schedule import due_times, overdue_since
 from catalog.admin.transition import DeprecationForm
 from catalog.models import (
     ApiKey,
@@ -34,6 +33,7 @@ from catalog.models import (
 )
 from catalog.moments import duration_text, parse_duration_text
 from catalog.schemas import current_schema
+from catalog.timing import due_times, overdue_since
 
 pytestmark = pytest.mark.django_db
 
