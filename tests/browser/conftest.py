@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect, sync_playwright
 
 from tests.browser import hub as hubs
 from tests.browser.chromium import ARGUMENTS, MISSING, chromium_path, log_in
 from tests.browser.hub import Hub
 from tests.browser.watching import Watch
+
+#: Milliseconds until what is expected has to be there: a machine on which others work too is slow.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ def run(home: Path, *arguments: str) -> str:
         env=variables(home),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
