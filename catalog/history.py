@@ -237,6 +237,7 @@ class _States:
         self.own: Any = None
         self.parts: dict[str, dict[int, Any]] = {}
         self.names = _Names()
+        self.tags = _tags_of(thing)
 
     def take(self, row: _Row) -> None:
         if row.part == "":
@@ -257,8 +258,8 @@ class _States:
         )
         if hasattr(self.own, "owner_id"):
             found.owner = self.names.of(Owner, self.own.owner_id)
-        if hasattr(self.own, "tags"):
-            found.tags = _All(self.names.of(Tag, tag) for tag in self.own.tags.values_list("tag_id", flat=True))
+        if self.tags is not None:
+            found.tags = _All(self.names.of(Tag, tag) for tag in self.tags.get(self.own.history_id, ()))
         return found
 
     def part(self, name: str) -> list[Any]:
@@ -268,6 +269,18 @@ class _States:
             r for r in self.parts.get(name, {}).values() if r.history_type != "-" and getattr(r, parent) == self.pk
         ]
         return sorted(there, key=lambda record: (record.position, record.id))
+
+
+def _tags_of(thing: Thing) -> dict[int, list[int]] | None:
+    """The keys of the tags that each row of the thing's history had, by the row's id; None for what bears no tags."""
+    if not hasattr(thing, "tags"):
+        return None
+    rows = type(thing).history.model
+    links = vars(rows)["tags"].model.objects.filter(history__in=rows.objects.filter(id=thing.pk))
+    found: dict[int, list[int]] = {}
+    for row, tag in links.order_by("pk").values_list("history_id", "tag_id"):
+        found.setdefault(row, []).append(tag)
+    return found
 
 
 class _All(list[Any]):

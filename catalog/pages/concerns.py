@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from django.db.models import QuerySet
 from django.dispatch import Signal
 
 #: How many of each are named.
@@ -23,3 +26,17 @@ class Concern:
     tone: str
     explained: str
     named: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        rows: QuerySet[Any],
+        title: str,
+        address: str,
+        explained: str,
+        name: Callable[[Any], tuple[str, str, str]],
+        *,
+        tone: str = "warn",
+    ) -> Concern:
+        """What the rows of a query come to; `name` says what one is called, where it is, and a word about it."""
+        return cls(title, rows.count(), address, tone, explained, [name(row) for row in rows[:NAMED]])

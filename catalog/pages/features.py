@@ -23,7 +23,7 @@ PER_KIND = 5
 @page
 def list_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
     found = searching.find(Query.of(request.GET), caller)
-    fresh, sparks = freshness_of(feature.group for feature in found.features), sparks_of(found.features)
+    fresh, sparks = freshness_of(feature.group for feature in found.rows), sparks_of(found.rows)
     context = {
         "found": found,
         "query": found.query,
@@ -35,7 +35,7 @@ def list_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
         ],
         "rows": [
             (feature, found.reads.get(feature.pk, 0), fresh.get(feature.group_id), sparks.get(feature.pk, "—"))
-            for feature in found.features
+            for feature in found.rows
         ],
     }
     return show(request, caller, "catalog/features.html", context, here="catalog-features")

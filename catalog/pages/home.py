@@ -27,7 +27,7 @@ from catalog.models import (
 )
 from catalog.models.feature import EFFECTIVE_STATUS
 from catalog.pages import addresses, searching
-from catalog.pages.concerns import NAMED, Concern, concerns_wanted
+from catalog.pages.concerns import Concern, concerns_wanted
 from catalog.pages.viewing import page, show
 
 MOST_READ = 8
@@ -55,6 +55,7 @@ def _concerns(caller: AnyCaller) -> Iterator[Concern]:
     answers: list[tuple[Any, Any]] = concerns_wanted.send(Concern, caller=caller)
     for _, told in answers:
         yield from told
+    yield from _of_reviews_and_values(caller)
     yield from _of_features(caller)
 
 
@@ -64,70 +65,65 @@ def _of_runs_and_groups(caller: AnyCaller) -> Iterator[Concern]:
     failed = groups.annotate(state=Subquery(newest.values("state")[:1]), run=Subquery(newest.values("pk")[:1])).filter(
         state__in=[RunState.FAILED, RunState.DEAD]
     )
-    yield Concern(
+    yield Concern.of(
+        failed,
         "Failed runs",
-        failed.count(),
         f"{reverse('catalog-runs')}?state=failed&state=dead",
-        "bad",
         "Groups whose newest run failed",
-        [(group.name, reverse("catalog-run", args=[group.run]), "see why") for group in failed[:NAMED]],
+        lambda group: (group.name, reverse("catalog-run", args=[group.run]), "see why"),
+        tone="bad",
     )
-    stale = freshness.stale(groups)
-    yield Concern(
+    yield Concern.of(
+        freshness.stale(groups),
         "Stale groups",
-        stale.count(),
         addresses.features_with(freshness="stale"),
-        "bad",
         "Their newest event is older than the freshness target or the TTL",
-        [(group.name, addresses.page_of(group), "") for group in stale[:NAMED]],
+        lambda group: (group.name, addresses.page_of(group), ""),
+        tone="bad",
+    )
+
+
+def _of_reviews_and_values(caller: AnyCaller) -> Iterator[Concern]:
+    yield Concern.of(
+        reviews.seen_by(caller).filter(answer=""),
+        "Reviews that wait",
+        addresses.features_with(status="draft"),
+        "Drafts that somebody else is asked to approve",
+        lambda review: (str(review.thing), addresses.page_of(review.thing), f"asked by {review.asked_by_name}"),
+    )
+    yield Concern.of(
+        statistics.moved_features(seen(caller, Feature.objects.all())),
+        "Distributions that moved",
+        addresses.features_with(moved="yes"),
+        "The last run differs from the 7 days before by more than chance",
+        lambda row: (row.feature.name, f"{addresses.page_of(row.feature)}#data", f"by {row.psi:.2f}"),
     )
 
 
 def _of_features(caller: AnyCaller) -> Iterator[Concern]:
-    open_reviews = reviews.seen_by(caller).filter(answer="")
-    yield Concern(
-        "Reviews that wait",
-        open_reviews.count(),
-        addresses.features_with(status="draft"),
-        "warn",
-        "Drafts that somebody else is asked to approve",
-        [(str(r.thing), addresses.page_of(r.thing), f"asked by {r.asked_by_name}") for r in open_reviews[:NAMED]],
-    )
-    moved = statistics.moved_features(seen(caller, Feature.objects.all()))
-    yield Concern(
-        "Distributions that moved",
-        moved.count(),
-        addresses.features_with(moved="yes"),
-        "warn",
-        "The last run differs from the 7 days before by more than chance",
-        [(row.feature.name, f"{addresses.page_of(row.feature)}#data", f"by {row.psi:.2f}") for row in moved[:NAMED]],
-    )
     features = seen(caller, Feature.objects.select_related("group")).alias(effective=EFFECTIVE_STATUS)
+    features = features.order_by("group__name", "name")
     # Looked up for each of the few that are deprecated, instead of once for all that is read.
     read = FeatureUse.objects.filter(feature=OuterRef("pk"), day__gte=searching.since())
     served = ServiceFeature.objects.filter(feature=OuterRef("pk")).exclude(service__status=Status.ARCHIVED)
-    deprecated = (
-        features.filter(effective=Status.DEPRECATED)
-        .filter(Exists(read) | Exists(served))
-        .order_by("group__name", "name")
-    )
-    yield Concern(
+    yield Concern.of(
+        features.filter(effective=Status.DEPRECATED).filter(Exists(read) | Exists(served)),
         "Deprecated but used",
-        deprecated.count(),
         addresses.features_with(status="deprecated", sort="reads"),
-        "warn",
         "Read in the last 30 days, or part of a service",
-        [(f.name, addresses.page_of(f), f.group.name) for f in deprecated[:NAMED]],
+        _named,
     )
-    unowned = features.filter(owner=None, group__owner=None).exclude(effective=Status.ARCHIVED).order_by("group__name")
-    yield Concern(
+    yield Concern.of(
+        features.filter(owner=None, group__owner=None).exclude(effective=Status.ARCHIVED),
         "Without an owner",
-        unowned.count(),
         addresses.features_with(owner=searching.NOBODY),
-        "warn",
         "Nobody answers for these features",
-        [(f.name, addresses.page_of(f), f.group.name) for f in unowned[:NAMED]],
+        _named,
     )
+
+
+def _named(feature: Feature) -> tuple[str, str, str]:
+    return feature.name, addresses.page_of(feature), feature.group.name
 
 
 def _counts(caller: AnyCaller) -> list[tuple[tuple[str, str], int, str]]:

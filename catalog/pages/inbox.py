@@ -8,8 +8,8 @@ from django.shortcuts import redirect
 
 from catalog import follows
 from catalog.access import AnyCaller
-from catalog.pages.lists import Listed
-from catalog.pages.searching import PER_PAGE, Query
+from catalog.pages.paging import Listed, cut
+from catalog.pages.searching import page_number
 from catalog.pages.viewing import form_page, show
 from engine.errors import NotAllowed
 
@@ -25,11 +25,11 @@ def inbox_page(request: HttpRequest, caller: AnyCaller) -> HttpResponse:
         )
         return redirect("catalog-inbox")
     told = follows.inbox(caller).order_by("-notice__at", "-pk")
-    total, wanted = told.count(), Query.of(request.GET).page
-    number = min(wanted, max(1, -(-total // PER_PAGE)))
+    total = told.count()
+    number, part = cut(total, page_number(request.GET))
     context = {
         "title": "Inbox",
-        "found": Listed(list(told[(number - 1) * PER_PAGE : number * PER_PAGE]), total, number),
+        "found": Listed(list(told[part]), total, number),
         "unread": follows.unread_count(caller),
         "following": follows.following(caller),
     }

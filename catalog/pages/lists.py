@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
@@ -13,29 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from catalog.access import AnyCaller, seen
 from catalog.models import Entity, FeatureGroup, FeatureService, Run, TrainingDataset
 from catalog.pages.freshness import freshness_of
-from catalog.pages.searching import PER_PAGE, Query
+from catalog.pages.paging import Listed, cut
+from catalog.pages.searching import Query
 from catalog.pages.viewing import page, show
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A page of a list, with the numbers that its foot shows."""
-
-    rows: Sequence[Any]
-    total: int
-    page: int
-
-    @property
-    def pages(self) -> int:
-        return max(1, -(-self.total // PER_PAGE))
-
-    @property
-    def first(self) -> int:
-        return (self.page - 1) * PER_PAGE + 1 if self.total else 0
-
-    @property
-    def last(self) -> int:
-        return min(self.page * PER_PAGE, self.total)
 
 
 @page
@@ -76,8 +54,8 @@ def _list(request: HttpRequest, caller: AnyCaller, kind: str, rows: QuerySet[Any
             has_word |= Q(**{f"{field}__icontains": word})
         rows = rows.filter(has_word)
     total = rows.count()
-    number = min(query.page, max(1, -(-total // PER_PAGE)))
-    found = Listed(list(rows[(number - 1) * PER_PAGE : number * PER_PAGE]), total, number)
+    number, part = cut(total, query.page)
+    found = Listed(list(rows[part]), total, number)
     fresh = freshness_of(found.rows) if kind == "groups" else {}
     for row in found.rows:
         row.seen_fresh = fresh.get(row.pk)

@@ -25,11 +25,11 @@ from catalog import freshness, statistics, usage
 from catalog.access import AnyCaller, seen
 from catalog.models import Feature, FeatureGroup, FeatureUse, Owner, Status
 from catalog.models.status import effective_status
+from catalog.pages.paging import PER_PAGE, Listed, cut
 
 #: More of a query than this is not looked at, and the page says so.
 LONGEST = 200
 MOST_WORDS = 8
-PER_PAGE = 50
 #: Values of a facet that are shown; those that are chosen always are.
 MOST_VALUES = 12
 
@@ -118,27 +118,13 @@ class Facet:
     hidden: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A page of what was found. `features` are in order, with `reads` of the last 30 days by primary key."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found(Listed):
+    """A page of the features that were found, in order, with the `reads` of the last 30 days by primary key."""
 
     query: Query
-    total: int
-    features: Sequence[Feature]
     reads: Mapping[int, int]
     facets: Sequence[Facet]
-
-    @property
-    def pages(self) -> int:
-        return max(1, -(-self.total // PER_PAGE))
-
-    @property
-    def first(self) -> int:
-        return (self.query.page - 1) * PER_PAGE + 1 if self.total else 0
-
-    @property
-    def last(self) -> int:
-        return min(self.query.page * PER_PAGE, self.total)
 
 
 def find(query: Query, caller: AnyCaller) -> Found:
@@ -148,10 +134,11 @@ def find(query: Query, caller: AnyCaller) -> Found:
     left = list(compress(range(len(table.pks)), _all(passes.values())))
     reads = _reads(table.pks[at] for at in left) if query.sort == "reads" else {}
     left.sort(key=table.order(query.sort, reads))
-    query = replace(query, page=min(query.page, max(1, -(-len(left) // PER_PAGE))))
-    shown = [table.pks[at] for at in left[(query.page - 1) * PER_PAGE : query.page * PER_PAGE]]
-    facets = [_facet(name, table, query, passes) for name in FACETS]
-    return Found(query, len(left), features_of(shown), reads or _reads(shown), facets)
+    page, part = cut(len(left), query.page)
+    shown = [table.pks[at] for at in left[part]]
+    query, facets = replace(query, page=page), [_facet(name, table, query, passes) for name in FACETS]
+    found, reads = features_of(shown), reads or _reads(shown)
+    return Found(rows=found, total=len(left), page=page, query=query, reads=reads, facets=facets)
 
 
 def features_of(ids: Sequence[int]) -> list[Feature]:

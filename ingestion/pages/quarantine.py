@@ -19,6 +19,7 @@ from django.urls import reverse
 from catalog.access import WRITE, AnyCaller, name_of, principal_of, require, seen
 from catalog.models import FeatureGroup, Run
 from catalog.pages.addresses import page_of
+from catalog.pages.paging import Listed, cut
 from catalog.pages.searching import page_number
 from catalog.pages.viewing import form_page, page, show
 from catalog.registry.kinds import FEATURE_GROUPS
@@ -162,28 +163,6 @@ def shown_rules(found: Sequence[Together], caller: AnyCaller) -> list[Broken]:
     return broken_of([records[pk] for pk in counts if pk in records], caller, counts=counts)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A page of rules, with the numbers that its foot shows."""
-
-    rows: Sequence[Any]
-    total: int
-    page: int
-    per_page: int
-
-    @property
-    def pages(self) -> int:
-        return max(1, -(-self.total // self.per_page))
-
-    @property
-    def first(self) -> int:
-        return (self.page - 1) * self.per_page + 1 if self.total else 0
-
-    @property
-    def last(self) -> int:
-        return min(self.page * self.per_page, self.total)
-
-
 def find(query: RuleQuery, records: QuarantinedRules) -> list[Together]:
     """The rules that a query asks for, of some records."""
     found = by_rule(query.narrow(records))
@@ -193,8 +172,8 @@ def find(query: RuleQuery, records: QuarantinedRules) -> list[Together]:
 
 
 def listed(rows: Sequence[Any], number: int, per_page: int) -> Listed:
-    at = min(number, max(1, -(-len(rows) // per_page)))
-    return Listed(rows[(at - 1) * per_page : at * per_page], len(rows), at, per_page)
+    at, part = cut(len(rows), number, per_page)
+    return Listed(rows[part], len(rows), at, per_page)
 
 
 @page
@@ -265,8 +244,8 @@ def rule_page(request: HttpRequest, caller: AnyCaller, id: int) -> HttpResponse:
 
 def _newest(records: QuarantinedRules, total: int, number: int) -> Listed:
     """A page of records, newest first. Their ids come first, so that the states of the others are not asked for."""
-    at = min(number, max(1, -(-total // RECORDS_PER_PAGE)))
-    ids = records.order_by("-pk").values_list("pk", flat=True)[(at - 1) * RECORDS_PER_PAGE : at * RECORDS_PER_PAGE]
+    at, part = cut(total, number, RECORDS_PER_PAGE)
+    ids = records.order_by("-pk").values_list("pk", flat=True)[part]
     whole = QuarantinedRule.objects.with_state().filter(pk__in=list(ids)).select_related("run__group", "replay")
     return Listed(list(whole.order_by("-pk").defer("samples")), total, at, RECORDS_PER_PAGE)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from typing import Any
@@ -15,11 +14,11 @@ from django.utils.dateparse import parse_date, parse_datetime
 
 from catalog.access import READ, AnyCaller, reach, seen
 from catalog.models import FeatureGroup, Run, RunKind, RunState, TrainingDataset
+from catalog.pages.paging import Listed, cut
 from catalog.pages.searching import page_number
 from catalog.pages.viewing import page, show
 from ingestion.pages.progress import UNDER_WAY, Progress, progress_of
 
-PER_PAGE = 50
 #: Further back than this the list is not counted and not paged; filters reach what lies behind it.
 MOST = 10_000
 #: Runs under way that are shown with their progress.
@@ -108,25 +107,10 @@ def readable(caller: AnyCaller) -> QuerySet[Run]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A page of runs, with the numbers that its foot shows; of more than MOST it only says that there are more."""
+class Found(Listed):
+    """A page of runs; of more than MOST it only says that there are more."""
 
-    rows: Sequence[Run]
-    total: int
-    page: int
-    has_more: bool
-
-    @property
-    def pages(self) -> int:
-        return max(1, -(-self.total // PER_PAGE))
-
-    @property
-    def first(self) -> int:
-        return (self.page - 1) * PER_PAGE + 1 if self.total else 0
-
-    @property
-    def last(self) -> int:
-        return min(self.page * PER_PAGE, self.total)
+    has_more: bool = False
 
 
 def find(query: RunQuery, runs: QuerySet[Run]) -> Found:
@@ -136,9 +120,9 @@ def find(query: RunQuery, runs: QuerySet[Run]) -> Found:
     runs = query.narrow(runs)
     total = runs.order_by()[: MOST + 1].count()
     counted = min(total, MOST)
-    number = min(query.page, max(1, -(-counted // PER_PAGE)))
-    newest = runs.order_by("-created_at", "-pk")[(number - 1) * PER_PAGE : number * PER_PAGE]
-    return Found(list(newest) if total else [], counted, number, total > MOST)
+    number, part = cut(counted, query.page)
+    newest = runs.order_by("-created_at", "-pk")[part]
+    return Found(list(newest) if total else [], counted, number, has_more=total > MOST)
 
 
 def under_way(query: RunQuery, runs: QuerySet[Run]) -> dict[str, Any]:

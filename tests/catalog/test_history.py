@@ -264,3 +264,26 @@ def test_a_deleted_thing_has_its_last_change_and_is_not_brought_back(shop: Any) 
     assert (told[0].is_deletion, told[0].fields) == (True, ())
     with pytest.raises(Conflict, match="was not there after"):
         history.revert(average, told[0].id, user("ada"))
+
+
+def test_a_long_history_costs_no_query_more() -> None:
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    from catalog.history import changes_of
+    from catalog.models import Tag
+    from tests.factories import make_customer_group
+
+    group = make_customer_group()
+    group.tags.add(Tag.objects.create(name="first"))
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert changes_of(group)
+        return len(asked)
+
+    few = queries()
+    for number in range(10):
+        group.description = f"The words of change {number}."
+        group.save()
+    assert queries() == few
