@@ -153,10 +153,16 @@ def filters_of(kind: Kind) -> dict[str, Any]:
 def filtered(kind: Kind, given: dict[str, str], rows: QuerySet[Any]) -> QuerySet[Any]:
     """The rows that parameters leave, each once; raises InvalidInput naming the parameter that is wrong."""
     filters = FILTERS[kind.model](given, queryset=rows)
-    if not filters.is_valid():
-        raise _wrong(kind, given, filters.errors)
+    if wrong := {**_chosen_nothing(kind, given), **filters.errors}:
+        raise _wrong(kind, given, wrong)
     # Of things that a filter finds by several others (a service by its features) each is one.
     return filters.qs.distinct()
+
+
+def _chosen_nothing(kind: Kind, given: dict[str, str]) -> dict[str, list[str]]:
+    """The choices that were given as an empty text, which a form takes for none."""
+    choices = [name for name, found in filters_of(kind).items() if isinstance(found, django_filters.ChoiceFilter)]
+    return {name: [] for name in choices if given.get(name) == ""}
 
 
 def _wrong(kind: Kind, given: dict[str, str], errors: dict[str, list[str]]) -> FeaturehubError:

@@ -179,6 +179,11 @@ def test_a_status_that_is_none_is_answered_with_those_that_are(ci: Asking) -> No
     assert "draft, active, deprecated, archived" in error["detail"]
 
 
+def test_no_choice_is_not_every_choice(ci: Asking) -> None:
+    answer = ci.get("features?status=&type=")
+    assert (answer.status, [pointer for pointer, _ in answer.problems]) == (400, ["status", "type"])
+
+
 def test_a_parameter_of_another_kind_is_unknown(ci: Asking) -> None:
     answer = ci.get("owners?stats=active&entity=customer")
     assert [error["pointer"] for error in answer.document["errors"]] == ["stats", "entity"]
