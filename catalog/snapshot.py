@@ -224,6 +224,11 @@ def checked_against(published: bytes | None) -> Catalog:
         return _replace(catalog)
 
 
+def knows(published: bytes | None) -> bool:
+    """Whether the known catalog is that of a state read from Redis, so that `checked_against` asks no database."""
+    return published is not None and _current is not None and _current.published == published
+
+
 def is_current(state: State | None) -> bool:
     """Whether a store of this state holds what the catalog expects there; False is a cold store."""
     return state is not None and state.epoch == CatalogState.read().epoch

@@ -121,6 +121,11 @@ class TooLarge(InvalidInput):
     status = 413
 
 
+class TooSlow(InvalidInput):
+    code = "too_slow"
+    status = 408
+
+
 class UnsupportedMediaType(InvalidInput):
     code = "unsupported_media_type"
     status = 415

@@ -187,11 +187,11 @@ def commands(environment: Environment) -> dict[str, list[str]]:
     python = [sys.executable, "-m"]
     celery = [*python, "celery", "--app", "featurehub.celery"]
     web = {
-        "--interface": "wsgi",
+        "--interface": "rsgi",
+        "--loop": "uvloop",
         "--host": environment.host.strip("[]"),
         "--port": str(environment.port),
         "--workers": str(environment.web_workers),
-        "--blocking-threads": str(web_limits.THREADS),
         "--backpressure": str(web_limits.CONNECTIONS),
         "--workers-kill-timeout": str(WEB_SECONDS_TO_STOP),
     }
@@ -201,7 +201,7 @@ def commands(environment: Environment) -> dict[str, list[str]]:
     # One worker has nobody to gossip or mingle with.
     pool = ["--pool", "threads", "--concurrency", "2", "--without-gossip", "--without-mingle"]
     return {
-        "web": [*python, "granian", *options, *flags, "featurehub.wsgi:application"],
+        "web": [*python, "granian", *options, *flags, "featurehub.rsgi:application"],
         "worker": [*celery, "worker", *pool],
         "beat": [*celery, "beat"],
     }

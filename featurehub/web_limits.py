@@ -1,4 +1,4 @@
-"""What a web process takes at once; for the command that starts it (embedded.py) and for itself (admission.py).
+"""What a web process takes at once; for the command that starts it (embedded.py) and for itself (event_loop.py).
 
 The Procfiles have the same numbers, and a test compares them.
 """
@@ -11,8 +11,6 @@ AT_WORK = 8
 AT_ONCE = 32
 #: How long one waits for its turn before it is refused.
 SECONDS_TO_WAIT = 0.5
-#: The server's threads: some more, which refuse what comes beyond.
-THREADS = AT_ONCE + 4
 #: Connections, kept ones without a request included; further ones wait in the kernel. Below the 1,024 files that a
 #: process may usually open.
 CONNECTIONS = 512

@@ -24,8 +24,9 @@ from engine.errors import InvalidInput, Problem, near_names
 from engine.status import STATUSES
 from serving import arrow, vectors
 from serving.answer import JSON, Answer
-from serving.lookup import key_columns, read_entity
+from serving.lookup import key_columns, reading_entity
 from serving.rights import for_caller
+from serving.steps import Steps, carried_out
 from serving.vectors import MakePlan, Vectors, rfc3339
 
 INCLUDES = ("statuses", "event_timestamps")
@@ -65,12 +66,12 @@ class EntityVectorView(APIView):
         ],
     )
     def get(self, request: Request, entity: str, id: str) -> HttpResponse:
-        return self.answer(request, entity, id).to_django()
+        return carried_out(self.answer(request, entity, id)).to_django()
 
-    def answer(self, request: Request, entity: str, id: str) -> Answer:
+    def answer(self, request: Request, entity: str, id: str) -> Steps[Answer]:
         """The same for the short way (hot_path.py)."""
         query = _query(request)
-        found, labels = read_entity(
+        found, labels = yield from reading_entity(
             entity,
             id,
             features=query.get("features"),
@@ -174,14 +175,14 @@ class VectorsView(APIView):
         body=VectorsBodySerializer,
     )
     def post(self, request: Request) -> HttpResponse:
-        return self.answer(request).to_django()
+        return carried_out(self.answer(request)).to_django()
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Steps[Answer]:
         """The same for the short way (hot_path.py)."""
         as_string = _parameters(request, {"int64": INT64}).get("int64") == "string"
         asked = parse_request(read_object(request))
         plans = for_caller(request.user, asked.make_plan)
-        found = vectors.read(plans, asked.entities, request=asked.request)
+        found = yield from vectors.reading(plans, asked.entities, request=asked.request)
         usage.count(found.plan.feature_names, request.user)
         headers = deprecation_headers(found.plan.deprecated)
         if isinstance(request.accepted_renderer, ArrowRenderer):

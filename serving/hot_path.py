@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from functools import partial
 from http.client import responses
 from time import perf_counter
 from typing import Any, cast
 
 from django.conf import settings
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import DisallowedHost, SynchronousOnlyOperation
 from django.core.handlers.wsgi import LimitedStream, WSGIRequest, get_path_info
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest, HttpResponse
@@ -30,14 +29,18 @@ from catalog.access import ApiKeyAuthentication, HasScope
 from catalog.bodies import declared_length
 from catalog.metrics import observe, server_timing
 from catalog.problems import exception_handler
-from catalog.request_id import with_request_id
+from catalog.request_id import Logged
 from catalog.request_log import log_request
 from serving.answer import JSON, Answer
+from serving.steps import Steps, carried_out
 from serving.urls import urlpatterns
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[Any]]
+Headers = list[tuple[str, str]]
+#: Status, headers and body.
+Response = tuple[int, Headers, bytes]
 
 
 class _Route:
@@ -74,18 +77,33 @@ class HotPath:
     def __init__(self, django: Application) -> None:
         self._django = django
         self._named_by = (*_NAMING_THE_HOST, *(settings.SECURE_PROXY_SSL_HEADER or ())[:1])
-        self._added: dict[tuple[str | None, ...], list[tuple[str, str]] | None] = {}
+        self._added: dict[tuple[str | None, ...], Headers | None] = {}
         self._thread = _Thread()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[Any]:
-        began = perf_counter()
-        request = _hot_request(environ)
-        added = request and self._headers_of_security(request)
-        if not request or not added:
+        steps = self.steps(environ)
+        if steps is None:
             return self._django(environ, start_response)
         # A key that is not known yet and a changed catalog are looked up in the database.
         self._thread.database.close_if_unusable_or_obsolete()
-        answer, request_id = with_request_id(environ.get("HTTP_X_REQUEST_ID", ""), request, partial(_call, request))
+        status, headers, body = carried_out(steps)
+        start_response(f"{status} {responses[status]}", headers)
+        return [body]
+
+    def steps(self, environ: Environ) -> Steps[Response] | None:
+        """The response to a request, as steps; None where the short way is not for it.
+
+        On an event loop they raise SynchronousOnlyOperation before anything is done when they need the database for the
+        request's key.
+        """
+        request = _hot_request(environ)
+        added = request and self._headers_of_security(request)
+        return self._steps(request, added) if request and added else None
+
+    def _steps(self, request: _HotRequest, added: Headers) -> Steps[Response]:
+        began, environ = perf_counter(), request.environ
+        with Logged(request, environ.get("HTTP_X_REQUEST_ID", "")) as request_id:
+            answer = yield from _answer(request)
         seconds = perf_counter() - began
         observe(request.route.name, environ["REQUEST_METHOD"], answer.status, seconds)
         log_request(request, answer.status, seconds)
@@ -98,10 +116,9 @@ class HotPath:
             ("Server-Timing", server_timing(seconds)),
             ("Content-Length", str(len(answer.body))),
         ]
-        start_response(f"{answer.status} {responses[answer.status]}", headers)
-        return [answer.body]
+        return answer.status, headers, answer.body
 
-    def _headers_of_security(self, request: HttpRequest) -> list[tuple[str, str]] | None:
+    def _headers_of_security(self, request: HttpRequest) -> Headers | None:
         """What Django's middlewares add to each answer, found out once for a host; None when they send the caller
         elsewhere, or when the host is none of ours."""
         named = tuple(map(request.META.get, self._named_by))
@@ -115,7 +132,7 @@ class HotPath:
         return added
 
 
-def _added_by_middlewares(request: HttpRequest) -> list[tuple[str, str]] | None:
+def _added_by_middlewares(request: HttpRequest) -> Headers | None:
     try:
         request.get_host()
     except DisallowedHost:
@@ -170,12 +187,14 @@ def _hot_request(environ: Environ) -> _HotRequest | None:
     return _HotRequest(environ, path, route=route, arguments=match.groupdict(), renderer=renderer)
 
 
-def _call(request: _HotRequest) -> Answer:
+def _answer(request: _HotRequest) -> Steps[Answer]:
     """What DRF's dispatch does for these routes: who asks, whether they may, the view's answer, errors as problems."""
     try:
         known = _AUTHENTICATION.authenticate(request)
         request.user = known and known[0]
         _PERMISSION.has_permission(request, request.route.view)
-        return request.route.view.answer(request, **request.arguments)
+        return (yield from request.route.view.answer(request, **request.arguments))
+    except SynchronousOnlyOperation:
+        raise
     except Exception as error:  # each is a problem document, as in DRF's dispatch
         return Answer.of(exception_handler(error, {"request": request}))

@@ -14,6 +14,7 @@ from engine.status import NOT_FOUND
 from serving import names, vectors
 from serving.plan import Plan, remembered
 from serving.rights import for_caller
+from serving.steps import Steps, carried_out
 from serving.vectors import Vectors
 
 
@@ -26,6 +27,19 @@ def read_entity(
     caller: AnyCaller | None = None,
     request: Mapping[str, object] | None = None,
 ) -> tuple[Vectors, list[str]]:
+    """What `reading_entity` comes to, in this thread."""
+    return carried_out(reading_entity(entity, id, features=features, service=service, caller=caller, request=request))
+
+
+def reading_entity(
+    entity: str,
+    id: str,
+    *,
+    features: str | None = None,
+    service: str | None = None,
+    caller: AnyCaller | None = None,
+    request: Mapping[str, object] | None = None,
+) -> Steps[tuple[Vectors, list[str]]]:
     """One entity's vector and the label of each value; `features` is a comma list, by default all that are stored and
     servable.
 
@@ -44,7 +58,7 @@ def read_entity(
 
     sent = None if request is None else {name: [value] for name, value in request.items()}
     plans = for_caller(caller, make_plan) if caller else make_plan
-    found = vectors.read(plans, partial(key_columns, id), request=sent)
+    found = yield from vectors.reading(plans, partial(key_columns, id), request=sent)
     if found.plan.features and set(found.statuses[0]) == {NOT_FOUND}:
         raise EntityNotFound(f"There is no row of this {entity} in the asked groups.")
     return found, asked or labels_of(found.plan.features)

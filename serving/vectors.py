@@ -20,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from catalog import snapshot, stores
+from catalog import snapshot
 from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.entity_key import encode_column
 from engine.errors import CorruptData, FeaturehubError, InvalidInput, Problem, TooLarge, Unavailable, near_names
@@ -32,6 +32,7 @@ from engine.status import INVALID, NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESE
 from serving.names import find_features, find_service
 from serving.on_request import Request, computed_columns, sent_values
 from serving.plan import GroupRead, Pick, Plan, remembered
+from serving.steps import Steps, carried_out
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,13 @@ class Vectors:
 def read(
     make_plan: MakePlan, columns: Columns, *, request: Request | None = None, now_us: int | None = None
 ) -> Vectors:
+    """What `reading` comes to, in this thread."""
+    return carried_out(reading(make_plan, columns, request=request, now_us=now_us))
+
+
+def reading(
+    make_plan: MakePlan, columns: Columns, *, request: Request | None = None, now_us: int | None = None
+) -> Steps[Vectors]:
     """The vectors of the entities whose join key values are `columns`: one list per join key, all of one length,
     or a function of the plan that gives them. `request` has a list as long for each request input that the features
     are computed from; None where there is none.
@@ -109,7 +117,11 @@ def read(
                 sent = sent_values(plan, request, len(entities[plan.keys[0].name]))
         except FeaturehubError as error:
             refused = error  # it stands only if Redis says that this catalog is the current one
-        state, values = _read(keys)
+        try:
+            state, values = yield keys
+        except Unavailable:
+            snapshot.doubt()
+            raise
         checked = snapshot.checked_against(state)
         if checked is catalog:
             if refused is not None:
@@ -118,14 +130,6 @@ def read(
             return _decode(plan, values, now_us, sent)
         catalog = checked
     raise Unavailable("The catalog changed with every read of this request; try again.")
-
-
-def _read(keys: Sequence[bytes]) -> tuple[bytes | None, list[bytes | None]]:
-    try:
-        return stores.online().read(keys)
-    except Unavailable:
-        snapshot.doubt()
-        raise
 
 
 def of_features(names: Sequence[str]) -> MakePlan:

@@ -230,8 +230,8 @@ class Session:
         """The port of a web server that was started for this page."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
-        options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
-        command = [sys.executable, "-m", "granian", *options, "featurehub.wsgi:application"]
+        options = ["--interface", "rsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
+        command = [sys.executable, "-m", "granian", *options, "featurehub.rsgi:application"]
         server = self._start(command, of_the_project(self.home), stderr=subprocess.STDOUT)
         assert server.stdout is not None
         said = ""

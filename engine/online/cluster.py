@@ -8,6 +8,7 @@ than STATE_SECONDS. Why it is so: docs/adr/0019-a-mark-in-every-slot.md.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -84,6 +85,9 @@ class Cluster:
             raw = text(self._ask([self._get_state()], "read")[0])  # it may have been filled anew a moment ago
             self._state = (raw, now)
         return None if marks - {_epoch(raw)} else raw, values
+
+    def pipelined(self, loop: asyncio.AbstractEventLoop) -> None:
+        """None: which node to ask, and what to do when it is another one by now, is found out in threads."""
 
     def _get_state(self) -> _Command:
         return _Command(key_slot(self._state_key), ("GET", self._state_key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -14,6 +15,7 @@ from redis.retry import Retry
 from engine.errors import Unavailable
 from engine.online.breaker import Breaker
 from engine.online.kept import KeptConnections
+from engine.online.pipelined import Pipelined
 
 #: What is waited for: look, which server of a cluster holds what, and once more when nobody told in time; read, a
 #: vector; write, a push; bulk, what nobody waits for.
@@ -56,6 +58,10 @@ class Node:
     def is_held_to_be_down(self) -> bool:
         """Whether the last calls went without an answer, so that only now and then one is made."""
         return self._breaker.is_open
+
+    def pipelined(self, loop: asyncio.AbstractEventLoop) -> Pipelined:
+        """Reads of an event loop, which count for the same breaker."""
+        return Pipelined(loop, self.clients["read"], self._breaker)
 
     @contextmanager
     def asking(self) -> Iterator[None]:

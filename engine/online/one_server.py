@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -9,6 +10,7 @@ from redis.commands.core import Script
 
 from engine.online import scripts
 from engine.online.node import Node, Work
+from engine.online.pipelined import Pipelined
 from engine.online.replies import number, text, texts
 from engine.online.share import Share
 
@@ -19,7 +21,7 @@ class OneServer:
     """The server at `url`; every method raises Unavailable. The same methods as those of Cluster (cluster.py)."""
 
     def __init__(self, url: str, prefix: str) -> None:
-        self._node = Node(url)
+        self._node, self._speaks_tls = Node(url), url.startswith("rediss://")
         self._kept = self._node.kept["read"]
         self._state_key = f"{prefix}:state".encode()
         self._shares = (Share("", self._node),)
@@ -33,6 +35,10 @@ class OneServer:
         with self._node.asking():
             state, *values = texts(self._kept.mget([self._state_key, *keys]), len(keys) + 1)
         return state, values
+
+    def pipelined(self, loop: asyncio.AbstractEventLoop) -> Pipelined | None:
+        """Reads of an event loop; None over TLS, which threads speak alone."""
+        return None if self._speaks_tls else self._node.pipelined(loop)
 
     def upsert(self, rows: Sequence[Row]) -> int:
         """Store each (key, value) that is newer than what is there; how many were. A key comes once."""

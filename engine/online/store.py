@@ -7,6 +7,7 @@ what it read: the catalog version and the epoch of the store's contents.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from engine.online.cluster import Cluster
 from engine.online.node import Node
 from engine.online.one_server import OneServer
 from engine.online.pace import Pace
+from engine.online.pipelined import Pipelined
 from engine.online.replies import page
 from engine.online.server import Server
 from engine.online.share import Share, key_of_share
@@ -93,6 +95,10 @@ class OnlineStore:
         Redis type reads as absent, as MGET has it.
         """
         return self._redis.read(keys)
+
+    def pipelined(self, loop: asyncio.AbstractEventLoop) -> Pipelined | None:
+        """Reads of an event loop, of `state_key` first and then of rows; None where only threads can ask."""
+        return self._redis.pipelined(loop)
 
     def upsert(self, rows: Sequence[tuple[bytes, bytes]]) -> int:
         """Store each (key, value) whose version is above the stored one; how many were stored.

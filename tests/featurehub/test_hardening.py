@@ -30,7 +30,7 @@ PASSWORD = "a right password, long enough"
 
 
 def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Load the WSGI application in a process of its own, as a server does, with production's settings."""
+    """Load the RSGI application in a process of its own, as a server does, with production's settings."""
     settings = {
         "FEATUREHUB_HOME": str(tmp_path),
         "DATABASE_URL": f"sqlite:///{tmp_path}/hub.db",
@@ -39,7 +39,7 @@ def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         "ALLOWED_HOSTS": "hub.example",
     }
     environment = {name: text for name, text in (settings | variables).items() if text}
-    command = [sys.executable, "-c", "import featurehub.wsgi"]
+    command = [sys.executable, "-c", "import featurehub.rsgi"]
     environment["PATH"] = os.environ["PATH"]
     return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
 

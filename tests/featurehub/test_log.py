@@ -103,7 +103,7 @@ def test_no_key_reaches_the_log_from_a_header_a_query_a_body_or_a_path(group: Fe
 
 
 FAILING = f"""
-from featurehub.wsgi import application
+from featurehub.rsgi import application
 from catalog import api, health
 
 def get(self, request):

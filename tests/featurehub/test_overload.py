@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -12,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -27,11 +28,12 @@ from django.db import connection
 from catalog import access
 from catalog.models import FeatureGroup
 from featurehub import web_limits
-from featurehub.admission import Admission, refuse
 from featurehub.environment import PROJECT
+from featurehub.event_loop import Application
 from ingestion.push import push
 from tests.factories import make_customer_group
 from tests.featurehub.open_loop import Asked, offered
+from tests.featurehub.rsgi import Scope, Told
 from tests.ingestion.processes import environment
 from tests.ingestion.web import end, wait_for, written
 
@@ -211,7 +213,7 @@ def test_both_procfiles_and_the_development_stack_start_the_web_alike() -> None:
     from featurehub.embedded import commands
     from featurehub.environment import read_environment
 
-    wanted = {"--blocking-threads": str(web_limits.THREADS), "--backpressure": str(web_limits.CONNECTIONS)}
+    wanted = {"--interface": "rsgi", "--loop": "uvloop", "--backpressure": str(web_limits.CONNECTIONS)}
     words = [commands(read_environment({"FEATUREHUB_HOME": "/nowhere"}))["web"]]
     variables = {"HOST": "h", "PORT": "1", "FEATUREHUB_WEB_WORKERS": "2"}
     words += [_of_procfile(PROJECT / name, variables) for name in ("Procfile", "featurehub/Procfile")]
@@ -235,72 +237,94 @@ class Door:
         self.open.wait(20)
         with self.lock:
             self.inside -= 1
+        start_response("200 OK", [])
         return [b"done"]
 
-
-def refused(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    return [b"busy"]
-
-
-def asked(gate: Admission, path: str = "/groups") -> bytes:
-    return b"".join(gate({"PATH_INFO": path, "REQUEST_METHOD": "GET"}, None))  # type: ignore[arg-type]
+    def steps(self, environ: dict[str, Any]) -> None:
+        """None of these requests is a read of vectors."""
 
 
-def wait_until(holds: Any) -> None:
+async def asked(gate: Application, path: str = "/groups", **headers: str) -> Told:
+    told = Told()
+    await gate.__rsgi__(Scope(path, headers=headers), told)
+    return told
+
+
+def at_once(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(work())
+
+
+def gate_of(door: Any, **limits: Any) -> Application:
+    """Made on the event loop that runs, as granian does it."""
+    gate = Application(door, **limits)
+    gate.__rsgi_init__(asyncio.get_running_loop())
+    return gate
+
+
+async def wait_until(holds: Any) -> None:
     ends = time.monotonic() + 20
     while not holds():
         assert time.monotonic() < ends
-        time.sleep(0.01)
+        await asyncio.sleep(0.01)
 
 
 def test_some_are_worked_at_some_wait_and_further_ones_are_refused_at_once() -> None:
-    door = Door()
-    gate = Admission(door, refused, at_work=2, at_once=5, seconds_to_wait=20)
-    with ThreadPoolExecutor(5) as callers:
-        taken = [callers.submit(asked, gate) for _ in range(5)]
-        wait_until(lambda: door.inside == 2 and gate._places.empty())
-        assert asked(gate) == b"busy"
-        assert asked(gate) == b"busy"
-        with ThreadPoolExecutor(1) as probe:
-            alive = probe.submit(asked, gate, "/healthz")
-            wait_until(lambda: door.inside == 3)  # whoever asks whether it lives is let in always
-            door.open.set()
-            assert alive.result() == b"done"
-        assert [one.result() for one in taken] == [b"done"] * 5
-    assert door.most == 3
-    assert asked(gate) == b"done"
+    async def work() -> None:
+        door = Door()
+        gate = gate_of(door, at_work=2, at_once=5, seconds_to_wait=20)
+        taken = [asyncio.create_task(asked(gate)) for _ in range(5)]
+        await wait_until(lambda: door.inside == 2)
+        assert [(await asked(gate)).status, (await asked(gate)).status] == [503, 503]
+        alive = asyncio.create_task(asked(gate, "/healthz"))
+        await wait_until(lambda: door.inside == 3)  # whoever asks whether it lives is let in always
+        door.open.set()
+        assert (await alive).body == b"done"
+        assert [(await one).body for one in taken] == [b"done"] * 5
+        assert door.most == 3
+        assert (await asked(gate)).body == b"done"
+
+    at_once(work)
 
 
 def test_who_waits_too_long_is_refused_and_leaves_the_place() -> None:
-    door = Door()
-    gate = Admission(door, refused, at_work=1, at_once=2, seconds_to_wait=0.05)
-    with ThreadPoolExecutor(1) as callers:
-        taken = callers.submit(asked, gate)
-        wait_until(lambda: door.inside == 1)
-        assert [asked(gate) for _ in range(5)] == [b"busy"] * 5
+    async def work() -> None:
+        door = Door()
+        gate = gate_of(door, at_work=1, at_once=2, seconds_to_wait=0.05)
+        taken = asyncio.create_task(asked(gate))
+        await wait_until(lambda: door.inside == 1)
+        assert [(await asked(gate)).status for _ in range(5)] == [503] * 5
         door.open.set()
-        assert taken.result() == b"done"
-    assert asked(gate) == b"done"
+        assert (await taken).body == b"done"
+        assert (await asked(gate)).body == b"done"
+
+    at_once(work)
 
 
 def test_a_request_that_fails_leaves_its_place() -> None:
-    def failing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        raise ValueError
+    class Failing(Door):
+        def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            raise ValueError
 
-    gate = Admission(failing, refused, at_work=1, at_once=1, seconds_to_wait=0.05)
-    for _ in range(3):
-        with pytest.raises(ValueError):  # noqa: PT011  it has no text
-            asked(gate)
+    async def work() -> None:
+        gate = gate_of(Failing(), at_work=1, at_once=1, seconds_to_wait=0.05)
+        for _ in range(3):
+            with pytest.raises(ValueError):  # noqa: PT011  it has no text
+                await asked(gate)
+
+    at_once(work)
 
 
 def test_a_refusal_is_a_problem_that_says_when_to_come_again() -> None:
-    told: dict[str, Any] = {}
+    async def work() -> None:
+        door = Door()
+        gate = gate_of(door, at_work=1, at_once=1)
+        taken = asyncio.create_task(asked(gate))
+        await wait_until(lambda: door.inside == 1)
+        told = await asked(gate, **{"x-request-id": "mine"})
+        door.open.set()
+        assert ((await taken).status, told.status) == (200, 503)
+        assert (told.headers["Retry-After"], told.headers["X-Request-ID"]) == ("1", "mine")
+        assert told.headers["Content-Type"] == "application/problem+json"
+        assert json.loads(told.body)["code"] == "unavailable"
 
-    def start_response(status: str, headers: list[tuple[str, str]]) -> None:
-        told.update(status=status, headers=dict(headers))
-
-    (body,) = refuse({"REQUEST_METHOD": "GET", "HTTP_X_REQUEST_ID": "mine"}, start_response)
-    assert told["status"] == "503 Service Unavailable"
-    assert (told["headers"]["Retry-After"], told["headers"]["X-Request-ID"]) == ("1", "mine")
-    assert told["headers"]["Content-Type"] == "application/problem+json"
-    assert json.loads(body)["code"] == "unavailable"
+    at_once(work)

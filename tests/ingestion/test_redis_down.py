@@ -214,7 +214,7 @@ def load(web: Web, *, per_second: int, seconds: float) -> list[Asked]:
 def test_under_load_for_minutes_a_restart_of_redis_is_503_and_all_else_is_200(
     own_redis: Rewinding, start: Start
 ) -> None:
-    web = start(threads=4, REDIS_URL=own_redis.url)
+    web = start(REDIS_URL=own_redis.url)
     until_200(web)
     with ThreadPoolExecutor(1) as beside:
         loaded = beside.submit(load, web, per_second=200, seconds=SECONDS_OF_LOAD)

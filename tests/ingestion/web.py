@@ -28,7 +28,7 @@ BODY = json.dumps({"rows": [purchase("C1")]}).encode()
 
 @dataclass
 class Web:
-    """A web server of two threads in a process of its own, and a key that writes."""
+    """A web server in a process of its own, and a key that writes."""
 
     process: subprocess.Popen[str]
     port: int
@@ -84,11 +84,10 @@ def running_webs() -> Iterator[Start]:
     _, key = access.create_key(name="writer", scopes=["read", "write"])
     at_end = ExitStack()
 
-    def start(*, threads: int = 2, application: str = "featurehub.wsgi:application", **extra: str) -> Web:
+    def start(*, application: str = "featurehub.rsgi:application", **extra: str) -> Web:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
-        options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
-        options += ["--blocking-threads", str(threads)]
+        options = ["--interface", "rsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
         command = [sys.executable, "-m", "granian", *options, application]
         env = environment() | extra
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed below; a pipe would fill up and block the server

@@ -203,6 +203,6 @@ class Stack:
 
 
 def _granian(port: int) -> list[str]:
-    options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
-    options += ["--workers", "2", "--blocking-threads", "36", "--backpressure", "512", "--respawn-failed-workers"]
-    return [sys.executable, "-m", "granian", *options, "featurehub.wsgi:application"]
+    options = ["--interface", "rsgi", "--loop", "uvloop", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
+    options += ["--workers", "2", "--backpressure", "512", "--respawn-failed-workers"]
+    return [sys.executable, "-m", "granian", *options, "featurehub.rsgi:application"]

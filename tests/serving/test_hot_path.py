@@ -282,6 +282,6 @@ def test_a_warm_request_is_one_command_and_no_query(
 
 
 def test_the_server_loads_the_short_way() -> None:
-    asked = "from featurehub.wsgi import application; print(type(application._application).__name__)"  # behind the gate
+    asked = "from featurehub.rsgi import application; print(type(application._hot).__name__)"
     told = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True, timeout=60)
     assert told.stdout == "HotPath\n"
