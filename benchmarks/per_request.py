@@ -37,7 +37,6 @@ def main(home: Path) -> None:
         from django.core.handlers.wsgi import WSGIHandler
 
         from catalog import access, stores
-        from featurehub.admission import Admission, refuse
         from ingestion.push import find_group, push
         from serving.hot_path import HotPath
 
@@ -47,7 +46,7 @@ def main(home: Path) -> None:
         os.environ |= {"BARE_REDIS": url, "BARE_PREFIX": stores.online().row_prefix(GROUP, 1).decode()}
         from benchmarks import bare_serving  # it reads these when it is loaded
 
-        ours: Application = Admission(HotPath(WSGIHandler()), refuse)
+        ours: Application = HotPath(WSGIHandler())
         asked = {
             "list": {"features": [f"{GROUP}:{name}" for name in FEATURES]},
             "service": {"feature_service": SERVICE},
