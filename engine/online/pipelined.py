@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import hiredis
@@ -55,10 +55,8 @@ class Pipelined:
             self._connecting = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
-        connection, server = (
-            _Connection(self._loop, self._server["socket_timeout"], self._breaker, self._lost),
-            self._server,
-        )
+        server = self._server
+        connection = _Connection(self._loop, server["socket_timeout"], self._breaker, self._lost)
         try:
             async with asyncio.timeout(server["socket_connect_timeout"]):
                 if path := server.get("path"):
@@ -66,7 +64,8 @@ class Pipelined:
                 else:
                     await self._loop.create_connection(lambda: connection, server["host"], server["port"])
                 await connection.introduce(server)
-            self._connection = connection
+            if connection.is_open:  # it may have been lost between Redis's answer and this line
+                self._connection = connection
         except (OSError, TimeoutError, Unavailable, redis.RedisError):
             connection.abort()  # whoever asks in a thread is told why
         except asyncio.CancelledError:
@@ -93,7 +92,9 @@ class _Asked(NamedTuple):
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, breaker: Breaker, lost: Any) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, breaker: Breaker, lost: Callable[[], None]
+    ) -> None:
         self._loop, self._seconds, self._breaker, self._lost = loop, seconds, breaker, lost
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
@@ -103,6 +104,11 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was made and is not lost."""
+        return self._transport is not None
 
     async def introduce(self, server: Mapping[str, Any]) -> None:
         """Log in and choose the database; raises ResponseError where Redis does not take it."""
