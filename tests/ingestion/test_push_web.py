@@ -66,6 +66,17 @@ def test_senders_who_go_away_in_the_middle_leave_nothing(group: FeatureGroup, st
     assert sorted(contents.online(group)) == ["s2:C2"]
 
 
+def test_a_body_that_stops_midway_keeps_nobody_waiting(group: FeatureGroup, start: Start) -> None:
+    """One process; more stalled senders than it takes requests at once."""
+    web = start()
+    stalled = [web.send_raw(f"Content-Length: {length}", b"{") for length in (100, 100_000) for _ in range(20)]
+    assert web.post(BODY)[0] == 200
+    assert web.ask("GET", "/groups")[0] == 200
+    for sender in stalled:
+        sender.close()
+    assert web.ask("GET", "/healthz")[0] == 200
+
+
 def test_parallel_repeats_over_http_are_done_once(group: FeatureGroup, start: Start) -> None:
     web = start()
     with ThreadPoolExecutor(8) as senders:
