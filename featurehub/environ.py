@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import Any
+
+from granian.rsgi import ProtocolClosed
 
 from catalog.bodies import MAX_BYTES, declared_length
 
@@ -77,7 +80,8 @@ async def take_body(environ: Environ, protocol: Any) -> bool:
     if not is_chunked and (declared > MAX_BYTES or declared == 0):
         return True  # what is too long is refused by what it says
     if not is_chunked and declared <= IN_MEMORY_BYTES:
-        environ["wsgi.input"] = BytesIO(await protocol())
+        with suppress(ProtocolClosed):  # its sender has gone, and hears of no answer
+            environ["wsgi.input"] = BytesIO(await protocol())
         return True
     body = environ["wsgi.input"] = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115  closed with the request
     try:

@@ -75,6 +75,7 @@ def test_a_body_that_stops_midway_keeps_nobody_waiting(group: FeatureGroup, star
     for sender in stalled:
         sender.close()
     assert web.ask("GET", "/healthz")[0] == 200
+    assert "raised an exception" not in web.log()
 
 
 def test_parallel_repeats_over_http_are_done_once(group: FeatureGroup, start: Start) -> None:
