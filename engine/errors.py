@@ -10,6 +10,7 @@ FeaturehubError
 │   ├── UnknownName         400  a name that the catalog does not have (near names are offered)
 │   ├── AmbiguousName       400  a bare feature name that stands in several groups
 │   ├── TooLarge            413  more rows or values than one request may ask for or send
+│   ├── TooSlow             408  a body that did not come in within the time that it has
 │   ├── IfMatchMissing      428  a change that does not say which version of the thing it is a change of
 │   ├── UnsupportedMediaType 415 a body of a type or an encoding that the route does not read
 │   └── IdempotencyKeyReused 422 another request under a key that has been used
