@@ -158,10 +158,12 @@ class Application:
 
         parts = self._hot(environ, start_response)
         try:
+            if not getattr(parts, "streaming", False):
+                return head[0], head[1], b"".join(parts)
             blocks = _blocks(iter(parts))
             first = next(blocks, b"")
-            if len(first) < BLOCK_BYTES or not getattr(parts, "streaming", False):
-                return head[0], head[1], b"".join((first, *blocks))
+            if len(first) < BLOCK_BYTES:
+                return head[0], head[1], first
             release()
             with suppress(TimeoutError, ConnectionError):
                 self._send(protocol, head, first, blocks)

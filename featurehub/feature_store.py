@@ -104,10 +104,12 @@ class FeatureStore:
         `request` has a value for each request input of the features that are computed on request; these are named in
         `feature_names`, which by default are all that are stored. Raises EntityNotFound when there is no row of it.
         """
-        from serving.lookup import read_entity
+        from serving.lookup import reading_entity
+        from serving.steps import carried_out
 
         wanted = ",".join(feature_names) if feature_names else None
-        found, labels = read_entity(group_name, _escaped(str(entity_id)), features=wanted, request=request)
+        steps = reading_entity(group_name, _escaped(str(entity_id)), features=wanted, request=request)
+        found, labels = carried_out(steps)
         return dict(zip(labels, found.python_values()[0], strict=True))
 
     def get_offline_features(

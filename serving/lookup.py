@@ -14,21 +14,8 @@ from engine.status import NOT_FOUND
 from serving import names, vectors
 from serving.plan import Plan, remembered
 from serving.rights import for_caller
-from serving.steps import Steps, carried_out
+from serving.steps import Steps
 from serving.vectors import Vectors
-
-
-def read_entity(
-    entity: str,
-    id: str,
-    *,
-    features: str | None = None,
-    service: str | None = None,
-    caller: AnyCaller | None = None,
-    request: Mapping[str, object] | None = None,
-) -> tuple[Vectors, list[str]]:
-    """What `reading_entity` comes to, in this thread."""
-    return carried_out(reading_entity(entity, id, features=features, service=service, caller=caller, request=request))
 
 
 def reading_entity(

@@ -1,4 +1,4 @@
-"""A look-up by a person: the texts of a form become the id, names and request inputs that `read_entity` takes."""
+"""A look-up by a person: the texts of a form become the id, names and request inputs that `reading_entity` takes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from catalog.snapshot import Catalog, FeatureSnapshot
 from engine.entity_key import to_id
 from engine.errors import InvalidInput, Problem, TooManyRequests
 from engine.schema import Field
-from serving.lookup import read_entity
+from serving.lookup import reading_entity
 from serving.names import find_features, find_service
+from serving.steps import carried_out
 from serving.vectors import Vectors
 
 #: How often one caller may look up through the pages.
@@ -52,14 +53,15 @@ def look_up(entity: str, id: str, what: str, texts: Mapping[str, str], caller: A
     """Read one entity's values from the online store and count the use, as the API does.
 
     `what` is ALL, SERVICE or FEATURE with a name; `texts` has a text for each request input of the entity's groups, of
-    which those are sent that are needed. Raises what `read_entity` does, and TooManyRequests beyond LIMIT.
+    which those are sent that are needed. Raises what `reading_entity` does, and TooManyRequests beyond LIMIT.
     """
     _require_pace(caller)
     catalog = snapshot.current()
     features, service, left_out = _asked(entity, what, caller, catalog)
     request = _request(_inputs_of(entity, features, service, catalog), texts)
     began = time.perf_counter()
-    found, labels = read_entity(entity, id, features=features, service=service, caller=caller, request=request)
+    steps = reading_entity(entity, id, features=features, service=service, caller=caller, request=request)
+    found, labels = carried_out(steps)
     took = 1000 * (time.perf_counter() - began)
     usage.count(found.plan.feature_names, caller)
     return Looked(entity, id, features, service, request, found, labels, took, left_out)
@@ -76,7 +78,7 @@ def _require_pace(caller: AnyCaller) -> None:
 def _asked(
     entity: str, what: str, caller: AnyCaller, catalog: Catalog
 ) -> tuple[str | None, str | None, tuple[str, ...]]:
-    """`features` and `service` as `read_entity` takes them, and what is left out."""
+    """`features` and `service` as `reading_entity` takes them, and what is left out."""
     if what.startswith(SERVICE):
         return None, what.removeprefix(SERVICE), ()
     if what.startswith(FEATURE):

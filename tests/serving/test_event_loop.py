@@ -18,7 +18,7 @@ from featurehub.environ import SECONDS_OF_A_BODY, environ_of, take_body
 from featurehub.event_loop import BLOCK_BYTES, Application
 from tests.featurehub.rsgi import Scope, Told
 from tests.serving.conftest import Hub
-from tests.serving.test_hot_path import ONE, VECTORS, Answer, Whole, assert_equal, bodies, both
+from tests.serving.test_hot_path import ADDRESSES, ONE, VECTORS, Answer, Whole, assert_equal, bodies, both
 
 pytestmark = pytest.mark.usefixtures("one_connection")
 
@@ -97,19 +97,7 @@ def test_vectors_are_the_same_on_the_loop_errors_too(hub: Hub, number: int) -> N
     assert_alike("POST", VECTORS, body, authorization=f"Bearer {hub.key}")
 
 
-@pytest.mark.parametrize(
-    ("path", "query"),
-    [
-        (ONE, ""),
-        (f"{ONE}/", ""),
-        (ONE, "features=total,average&include=meta"),
-        (ONE, "feature_service=churn&int64=string"),
-        (ONE, "features=totel"),
-        ("/features/customer/nobody", ""),
-        ("/features/customer/Zoë~s~cé", ""),
-        ("/features/custumer/C1", ""),
-    ],
-)
+@pytest.mark.parametrize(("path", "query"), ADDRESSES)
 def test_one_entity_is_the_same_on_the_loop_errors_too(hub: Hub, path: str, query: str) -> None:
     assert_alike("GET", path, query=query, authorization=f"Bearer {hub.key}")
 

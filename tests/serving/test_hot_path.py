@@ -127,22 +127,23 @@ def test_vectors_are_the_same_both_ways_errors_too(hub: Hub, number: int) -> Non
     assert_equal(short, whole)
 
 
-@pytest.mark.parametrize(
-    ("path", "query"),
-    [
-        (ONE, ""),
-        (f"{ONE}/", ""),
-        (ONE, "features=total,average&include=meta"),
-        (ONE, "feature_service=churn&int64=string"),
-        (ONE, "features=total&features=average"),
-        (ONE, "feature=total"),
-        (ONE, "features=totel"),
-        ("/features/customer/nobody", ""),
-        ("/features/customer/Zoë~s~cé", ""),
-        ("/features/custumer/C1", ""),
-        ("/features/shop/FR", ""),
-    ],
-)
+#: Addresses of one entity with their queries, right and wrong ones.
+ADDRESSES = [
+    (ONE, ""),
+    (f"{ONE}/", ""),
+    (ONE, "features=total,average&include=meta"),
+    (ONE, "feature_service=churn&int64=string"),
+    (ONE, "features=total&features=average"),
+    (ONE, "feature=total"),
+    (ONE, "features=totel"),
+    ("/features/customer/nobody", ""),
+    ("/features/customer/Zoë~s~cé", ""),
+    ("/features/custumer/C1", ""),
+    ("/features/shop/FR", ""),
+]
+
+
+@pytest.mark.parametrize(("path", "query"), ADDRESSES)
 def test_one_entity_is_the_same_both_ways_errors_too(hub: Hub, path: str, query: str) -> None:
     short, whole, asked = both("GET", path, query=query, authorization=f"Bearer {hub.key}")
     assert asked == 0

@@ -9,7 +9,8 @@ from django.core.management.base import CommandParser
 from catalog.bodies import parse_json
 from catalog.commands import FeaturehubCommand
 from engine.errors import InvalidInput
-from serving.lookup import read_entity
+from serving.lookup import reading_entity
+from serving.steps import carried_out
 from serving.vectors import rfc3339
 
 
@@ -33,13 +34,14 @@ class Command(FeaturehubCommand):
         parser.add_argument("--request", help='Values for features that are computed on request: {"cart_value": 19.9}.')
 
     def run(self, **options: Any) -> int | None:
-        found, labels = read_entity(
+        steps = reading_entity(
             options["entity"],
             options["id"],
             features=options["features"],
             service=options["service"],
             request=_object(options["request"]) if options["request"] is not None else None,
         )
+        found, labels = carried_out(steps)
         values = found.json_values()[0]
         if options["json"]:
             self.print_json(dict(zip(labels, values, strict=True)))
